@@ -1,0 +1,1 @@
+"""GPT-2 and what trains it; knows nothing of selection."""

@@ -1,0 +1,1 @@
+"""Text to shards to groups of candidates; knows nothing of models."""

@@ -1,0 +1,1 @@
+"""From recorded factors to picks; knows no data source."""

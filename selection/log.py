@@ -1,0 +1,322 @@
+"""The selection log: one row per candidate, rejected ones included, as Parquet files in one folder.
+
+Writing: every rank owns a `SelectionLog` and appends each group it has chosen from. A rank's current file
+grows: each flush writes all of its rows anew under a temporary name and renames it over the old one, until
+the file holds `FILE_ROWS` rows and the next one begins. So a reader never sees half a file nor a row twice,
+and there is no flood of small files and nothing to merge: ten million candidates from 64 ranks make 192.
+
+Reading: any Parquet reader opens the folder; `read_log` and `check_files` set damaged files aside by name.
+
+Null means "not measured". NaN and infinity are measured values (a loss that diverged) and stay what they are.
+
+Shapes: N candidates in one group.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+QUANTITIES = ("loss", "first_order", "interaction", "self_norm", "predicted")
+REJECTED = -1  # the `pick` of a candidate that was scored (or drawn) and not picked
+
+SCHEMA = pa.schema(
+    [
+        pa.field("step", pa.int32(), nullable=False),
+        pa.field("group", pa.int32(), nullable=False),
+        pa.field("rank", pa.int16(), nullable=False),
+        pa.field("sample_id", pa.int64(), nullable=False),
+        pa.field("pick", pa.int16(), nullable=False),
+        *(pa.field(name, pa.float32()) for name in QUANTITIES),
+        pa.field("learning_rate", pa.float32(), nullable=False),
+    ]
+)
+
+# A file is rewritten at every flush until it holds this many rows: more make fewer files and dearer flushes.
+FILE_ROWS = 65_536
+
+# Runs of equal or slowly rising integers shrink to almost nothing as packed differences, few-valued columns
+# as dictionaries. Of a score only sign and exponent compress, so its four bytes are stored as four streams.
+_ENCODING = {
+    "step": "DELTA_BINARY_PACKED",
+    "group": "DELTA_BINARY_PACKED",
+    "sample_id": "DELTA_BINARY_PACKED",
+    **dict.fromkeys(QUANTITIES, "BYTE_STREAM_SPLIT"),
+}
+_DICTIONARY = ["rank", "pick", "learning_rate"]
+
+
+class SelectionLog:
+    """Writer of one rank's rows. `folder` is `<run>/selection`; it is made if it is not there.
+
+    `flush_every`: steps after which the rows so far are written; always whole steps. Call `flush` before a
+    checkpoint is declared complete, so that a resume from it finds every row before its step.
+    """
+
+    def __init__(self, folder: Path, rank: int, flush_every: int = 100):
+        if flush_every < 1:
+            raise ValueError(f"flush_every is {flush_every}; it must be at least 1 step")
+        self.folder = Path(folder)
+        self.rank = rank
+        self.flush_every = flush_every
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._pending: list[_Group] = []
+        self._pending_steps = 0
+        self._last_step = None
+        self._written = SCHEMA.empty_table()  # the rows of the current file
+        self._path = None
+
+    def append(
+        self,
+        step: int,
+        group: int,
+        sample_ids_N,
+        picks: Sequence[int],
+        *,
+        learning_rate: float,
+        loss=None,
+        first_order=None,
+        interaction=None,
+        self_norm=None,
+        predicted=None,
+    ) -> None:
+        """Add the N candidates of one group, in the order they were drawn.
+
+        `sample_ids_N`: int64 array or tensor [N]; `picks`: positions in the group (0..N-1) in the order of
+        being picked. Every quantity is a float array or tensor [N], or None where it was not measured (null
+        in the log). Tensors on a device are copied there and fetched at the next flush, so appending never
+        waits for it. Raises ValueError on a length that is not N or a step earlier than the last one; a
+        pick that is no position, or comes twice, is found at the flush.
+        """
+        if self._last_step is not None and step < self._last_step:
+            raise ValueError(
+                f"step {step} logged after step {self._last_step}: rows must be logged in step order"
+            )
+        given = (loss, first_order, interaction, self_norm, predicted)
+        quantities = dict(zip(QUANTITIES, given, strict=True))
+        for name, values in quantities.items():
+            if values is not None and tuple(values.shape) != (len(sample_ids_N),):
+                raise ValueError(
+                    f"{name} of step {step}, group {group} has shape {tuple(values.shape)}, "
+                    f"but the group has {len(sample_ids_N)} candidates"
+                )
+        if step != self._last_step:
+            if self._pending_steps >= self.flush_every:
+                self.flush()
+            self._pending_steps += 1
+            self._last_step = step
+        kept = {name: _keep(values) for name, values in quantities.items() if values is not None}
+        self._pending.append(_Group(step, group, _keep(sample_ids_N), _keep(picks), learning_rate, kept))
+
+    def flush(self) -> None:
+        """Write every row appended so far. Does nothing when there is none that is not on disk."""
+        if not self._pending:
+            return
+        rows = pa.concat_tables([self._written, _to_table(self._pending, self.rank)])
+        if self._path is None:
+            self._path = self.folder / f"{rows['step'][0].as_py():09d}-rank{self.rank:05d}.parquet"
+            if self._path.exists():
+                raise ValueError(
+                    f"{self._path} exists already: drop the rows of steps that are run again "
+                    f"(SelectionLog.drop_from) before logging them"
+                )
+        _write(rows, self._path)
+        self._pending, self._pending_steps = [], 0
+        full = rows.num_rows >= FILE_ROWS
+        self._written, self._path = (SCHEMA.empty_table(), None) if full else (rows, self._path)
+
+    def close(self) -> None:
+        """Write what is not yet on disk."""
+        self.flush()
+
+    @staticmethod
+    def drop_from(folder: Path, step: int) -> None:
+        """Drop every row of step `step` or later, of every rank, and temporary files a crash left behind.
+
+        For a resume from step `step`; one process calls it before any rank logs. It may be interrupted and
+        called again: each file is replaced or removed as a whole. Raises ValueError naming a file that
+        cannot be read.
+        """
+        folder = Path(folder)
+        for leftover in folder.glob("*.tmp"):
+            leftover.unlink()
+        for path in sorted(folder.glob("*.parquet")):
+            try:
+                rows = pq.read_table(path, page_checksum_verification=True) if _reaches(path, step) else None
+            except (OSError, pa.ArrowException) as error:
+                raise ValueError(
+                    f"selection log file {path} cannot be read ({_first_line(error)}): move it away"
+                ) from error
+            if rows is None:
+                continue
+            kept = rows.filter(pc.less(rows["step"], step))
+            if kept.num_rows:
+                _write(kept, path)
+            else:
+                path.unlink()
+
+
+@dataclass
+class LogFiles:
+    """The Parquet files of a log folder: those that can be read, and for every other one the reason."""
+
+    readable: list[Path] = field(default_factory=list)
+    damaged: dict[Path, str] = field(default_factory=dict)
+
+
+def check_files(folder: Path, whole: bool = False) -> LogFiles:
+    """Sort a log folder's files into readable and damaged ones.
+
+    Reads every file's footer and compares its columns with `SCHEMA`; with `whole`, also every page, against
+    its checksum. A file that vanishes meanwhile (a run that resumes) counts as never there. Raises
+    ValueError if there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: a selection log is the folder `selection` of a run")
+    files = LogFiles()
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=whole) as parquet:
+                missing = [name for name in SCHEMA.names if name not in parquet.schema_arrow.names]
+                if whole and not missing:
+                    for _ in parquet.iter_batches(columns=SCHEMA.names):
+                        pass
+        except FileNotFoundError:
+            continue
+        except (OSError, pa.ArrowException) as error:
+            files.damaged[path] = _first_line(error)
+            continue
+        if missing:
+            files.damaged[path] = f"no column {', '.join(missing)}"
+        else:
+            files.readable.append(path)
+    return files
+
+
+def read_log(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """Every row of a log (or only `columns`), in order of step and group, and within a group as drawn.
+
+    Damaged files are left out, with a warning that names each. For a log that does not fit in memory, use
+    `selection.attribution`. Raises ValueError if there is no such folder or no such column.
+    """
+    unknown = [name for name in columns or [] if name not in SCHEMA.names]
+    if unknown:
+        raise ValueError(
+            f"the selection log has no column {', '.join(unknown)}; it has {', '.join(SCHEMA.names)}"
+        )
+    files = check_files(folder, whole=True)
+    for path, reason in files.damaged.items():
+        warnings.warn(f"selection log file {path} is left out: {reason}", stacklevel=2)
+    names = columns or SCHEMA.names
+    read = list(dict.fromkeys([*names, "step", "group"]))
+    tables = [pq.read_table(path, columns=read).cast(_fields(read)) for path in files.readable]
+    rows = pa.concat_tables(tables) if tables else _fields(read).empty_table()
+    return rows.sort_by([("step", "ascending"), ("group", "ascending")]).select(names)
+
+
+@dataclass
+class _Group:
+    step: int
+    group: int
+    sample_ids: object
+    picks: object
+    learning_rate: float
+    quantities: dict[str, object]
+
+
+def _keep(values):
+    """A private copy on the device the values are on: the caller may reuse its buffers."""
+    if hasattr(values, "detach"):
+        return values.detach().clone()
+    return np.array(values)
+
+
+def _to_numpy(parts: list) -> np.ndarray:
+    """One array of all parts; tensors are joined on their device, so as to cross to the host in one copy."""
+    if not hasattr(parts[0], "detach"):
+        return np.concatenate(parts)
+    import torch  # only where tensors were logged: a reader of the log need not load torch
+
+    joined = torch.cat(parts)
+    return (joined.float() if joined.is_floating_point() else joined).cpu().numpy()
+
+
+def _to_table(groups: list[_Group], rank: int) -> pa.Table:
+    sizes = [len(group.sample_ids) for group in groups]
+
+    def repeat(values, dtype):
+        return np.repeat(np.array(values, dtype=dtype), sizes)
+
+    picks = [_pick_column(group, size) for group, size in zip(groups, sizes, strict=True)]
+    columns = {
+        "step": repeat([group.step for group in groups], np.int32),
+        "group": repeat([group.group for group in groups], np.int32),
+        "rank": repeat([rank] * len(groups), np.int16),
+        "sample_id": _to_numpy([group.sample_ids for group in groups]).astype(np.int64),
+        "pick": np.concatenate(picks),
+        "learning_rate": repeat([group.learning_rate for group in groups], np.float32),
+    }
+    for name in QUANTITIES:
+        parts = [group.quantities[name] for group in groups if name in group.quantities]
+        values = np.zeros(sum(sizes), dtype=np.float32)
+        measured = repeat([name in group.quantities for group in groups], bool)
+        if parts:
+            values[measured] = _to_numpy(parts)
+        columns[name] = pa.array(values, mask=~measured)
+    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def _pick_column(group: _Group, size: int) -> np.ndarray:
+    column = np.full(size, REJECTED, dtype=np.int16)
+    picks = group.picks.cpu().numpy() if hasattr(group.picks, "detach") else group.picks.astype(np.int64)
+    if len(set(picks.tolist())) < len(picks) or (len(picks) and not 0 <= picks.min() <= picks.max() < size):
+        raise ValueError(
+            f"picks {picks.tolist()} of step {group.step}, group {group.group} are not distinct positions "
+            f"among its {size} candidates"
+        )
+    column[picks] = np.arange(len(picks))
+    return column
+
+
+def _reaches(path: Path, step: int) -> bool:
+    """Whether any row of the file is of step `step` or later, by the statistics of its footer."""
+    metadata = pq.read_metadata(path)
+    if metadata.schema.to_arrow_schema().names != SCHEMA.names:
+        raise pa.ArrowInvalid("its columns are not those of a selection log")
+    column = SCHEMA.get_field_index("step")
+    return any(
+        metadata.row_group(i).column(column).statistics.max >= step for i in range(metadata.num_row_groups)
+    )
+
+
+def _fields(names: list[str]) -> pa.Schema:
+    return pa.schema([SCHEMA.field(name) for name in names])
+
+
+def _write(rows: pa.Table, path: Path) -> None:
+    # Parquet readers skip names that begin with a dot when they open a folder.
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        pq.write_table(
+            rows,
+            file,
+            compression="zstd",
+            use_dictionary=_DICTIONARY,
+            column_encoding=_ENCODING,
+            write_statistics=["step", "group", "sample_id"],
+            write_page_checksum=True,
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -196,7 +196,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path, how):
     write_run(tmp_path, steps=50, rank=1, groups=(1,))
     broken = tmp_path / "000000000-rank00001.parquet"
     damage(broken, how)
-    assert list(check_files(tmp_path, whole=True).damaged) == [broken]
+    assert list(check_files(tmp_path).damaged) == [broken]
     with pytest.warns(UserWarning, match=f"{broken.name} is left out"):
         table = read_log(tmp_path)
     assert set(table["group"].to_pylist()) == {0}

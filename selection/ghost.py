@@ -1,0 +1,270 @@
+"""GhostRecorder: per-sample gradient quantities from one backward pass, no per-sample gradient ever stored.
+
+    recorder = GhostRecorder(model)
+    with recorder:
+        model(tokens, targets).sum().backward()
+    scores_N, gram_NN = recorder.first_order_and_gram(direction)
+    recorder.add_gradient(picks, scale)
+    recorder.release()
+
+While it records, parameters are frozen: autograd passes gradients through every layer but multiplies no weight
+gradient out, and the recorder keeps the two factors of each instead (Wang et al., "GREATS", NeurIPS 2024,
+section 4.2; the inner products go back to Goodfellow 2015). Under FSDP2 all ranks make the same calls in the same
+order, since gradients and directions travel between them.
+
+N samples of the recorded pass.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from selection.direction import Direction
+from selection.layers import Rule, rule_for
+from selection.uses import OuterProduct, RowScatter, Use
+
+ROWS_BUDGET = 1 << 24  # elements of per-sample gradient rows made at once: 64 MiB in float32
+
+
+class _StartOfGraph(torch.autograd.Function):
+    """Identity that lets gradients reach an output that no trainable parameter leads to."""
+
+    @staticmethod
+    def forward(ctx, output: Tensor, anchor: Tensor) -> Tensor:
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient, None
+
+
+class GhostRecorder:
+    """Records (input, output gradient) of every layer that holds trainable parameters, in one pass.
+
+    model: any module whose forward takes the batch first, before or after fully_shard; its first call's first
+        tensor has N samples in its first dimension, and the loss is a sum over samples of what each sample gives.
+    scored: which parameter names count in scores and gram (all by default); gradients always have all.
+
+    ValueError names every trainable parameter that no rule of selection.layers covers.
+    """
+
+    def __init__(self, model: nn.Module, scored: Callable[[str], bool] = lambda name: True):
+        self._model = model
+        self._scored = scored
+        self._rules: dict[nn.Module, tuple[str, Rule]] = {}
+        self._names: dict[tuple[str, str], str] = {}  # (module, attribute) -> the parameter's one name
+        self._uses: dict[str, list[Use]] = {}
+        self._samples = 0
+        self._hooks: list = []
+        self._frozen: list[nn.Parameter] = []
+        self._find_rules()
+
+    def _find_rules(self) -> None:
+        first_name: dict[nn.Parameter, str] = {}
+        uncovered = []
+        for path, module in self._model.named_modules(remove_duplicate=True):
+            held = [(key, p) for key, p in module.named_parameters(recurse=False) if p.requires_grad]
+            rule = rule_for(module)
+            for key, parameter in held:
+                name = first_name.setdefault(parameter, f"{path}.{key}".lstrip("."))
+                self._names[path, key] = name
+                if rule is None:
+                    uncovered.append(name)
+            if held and rule is not None:
+                self._rules[module] = (path, rule)
+        if uncovered:
+            raise ValueError(
+                f"no ghost rule covers {', '.join(uncovered)}: freeze it, or add a rule to selection/layers.py"
+            )
+        self._parameter_names = list(first_name.values())
+
+    # Recording
+
+    def __enter__(self) -> "GhostRecorder":
+        self.release()
+        self._frozen = [p for p in self._model.parameters() if p.requires_grad]
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        self._anchor = torch.zeros((), requires_grad=True)
+        self._hooks = [self._model.register_forward_pre_hook(self._before_model, with_kwargs=True)]
+        self._hooks += [module.register_forward_hook(self._after_layer) for module in self._rules]
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        if error is not None:
+            self.release()
+            return
+        missing = [name for name in self._parameter_names if name not in self._uses]
+        if missing:
+            self.release()
+            raise ValueError(
+                f"no gradient was recorded for {', '.join(missing)}: either the pass had no backward inside the "
+                "recorder, or these parameters are not used through their module's own forward"
+            )
+
+    def _before_model(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        if self._samples:
+            raise ValueError(
+                "the recorder takes one forward pass at a time: leave the `with` block in between"
+            )
+        self._samples = next(len(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+
+    def _after_layer(self, module: nn.Module, inputs: tuple, output: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return None
+        result = output[0] if isinstance(output, tuple) else output
+        if (
+            len(result) == 1 != self._samples
+        ):  # one row for all samples, as GPT-2's positions: give each its own
+            result = result.expand(self._samples, *result.shape[1:])
+            inputs = tuple(x.expand(self._samples, *x.shape[1:]) for x in inputs)
+        path, rule = self._rules[module]
+        if len(result) != self._samples:
+            raise ValueError(
+                f"layer {path} has {len(result)} rows in its first dimension for a batch of {self._samples} "
+                "samples: the recorder needs the samples there"
+            )
+        self._device = result.device
+        if not result.requires_grad:
+            result = _StartOfGraph.apply(result, self._anchor)
+        versions = [x._version for x in inputs if isinstance(x, Tensor)]
+
+        def receive(gradient: Tensor) -> None:
+            if versions != [x._version for x in inputs if isinstance(x, Tensor)]:
+                raise ValueError(f"the input of layer {path} was changed in place after it was used")
+            for key, use in rule(module, inputs, output, gradient).items():
+                if (path, key) in self._names:  # a frozen parameter has no gradient
+                    self._uses.setdefault(self._names[path, key], []).append(use)
+
+        result.register_hook(receive)
+        return (result, *output[1:]) if isinstance(output, tuple) else result
+
+    def release(self) -> None:
+        """Forgets the recorded pass and frees its memory."""
+        self._uses.clear()
+        self._samples = 0
+
+    # Reading
+
+    def _recorded(self) -> Iterator[tuple[str, list[Use]]]:
+        """(parameter name, its uses) in the model's order, which is the same on every rank."""
+        if not self._uses:
+            raise ValueError("nothing is recorded: run forward and backward inside `with recorder:` first")
+        return ((name, self._uses[name]) for name in self._parameter_names)
+
+    def direction(self, samples: int | None = None) -> Direction:
+        """The mean gradient over the recorded samples of all ranks.
+
+        samples: what the sum is divided by; by default the recorded samples of all ranks. Give it where some of
+            them are masked padding.
+        """
+        if samples is None:
+            samples = self._samples_of_all_ranks()
+        parameters = dict(self._model.named_parameters())
+        blocks = {}
+        for name, uses in self._recorded():
+            blocks[name] = _sum_over_ranks(parameters[name], _gradient(uses, None).div_(samples))
+        return Direction(blocks)
+
+    def _samples_of_all_ranks(self) -> int:
+        if not any(hasattr(p, "device_mesh") for p in self._model.parameters()):
+            return self._samples
+        counts = [0] * dist.get_world_size()
+        dist.all_gather_object(counts, self._samples)
+        return sum(counts)
+
+    def first_order(self, direction: Direction) -> Tensor:
+        """<g_i, v> over the scored parameters, [N], in the loss's own units per unit of learning rate."""
+        scores_N = 0.0
+        for name, uses in self._recorded():
+            if self._scored(name):
+                block = direction.block(name)
+                scores_N = scores_N + sum(use.first_order(block) for use in uses)
+        return scores_N
+
+    def gram(self) -> Tensor:
+        """<g_i, g_j> over the scored parameters, [N, N]."""
+        return sum(_gram(uses) for name, uses in self._recorded() if self._scored(name))
+
+    def first_order_and_gram(self, direction: Direction) -> tuple[Tensor, Tensor]:
+        """Both, for less than the two alone: a block of rows made for the gram serves the scores as well."""
+        scores_N, gram_NN = 0.0, 0.0
+        for name, uses in self._recorded():
+            if not self._scored(name):
+                continue
+            block = direction.block(name)
+            if _gram_has_short_cut(uses):
+                scores_N, gram_NN = scores_N + uses[0].first_order(block), gram_NN + _gram(uses)
+                continue
+            for start, stop, rows_Nr in _rows_of_samples(uses):
+                gram_NN = gram_NN + rows_Nr @ rows_Nr.T
+                scores_N = scores_N + rows_Nr @ block[start:stop].flatten().to(rows_Nr.dtype)
+        return scores_N, gram_NN
+
+    @torch.no_grad()
+    def add_gradient(self, picks: Sequence[int] | Tensor, scale: float) -> None:
+        """Adds scale * sum over picks of g_i, summed over ranks, to `.grad` of every parameter.
+
+        picks: positions in the recorded batch. Under FSDP2 one reduce-scatter a parameter.
+        """
+        parameters = dict(self._model.named_parameters())
+        picks = torch.as_tensor(picks, dtype=torch.long, device=self._device)
+        for name, uses in self._recorded():
+            parameter = parameters[name]
+            gradient = _gradient(uses, picks).mul_(scale)
+            gradient = _sum_over_ranks(parameter, gradient).to(parameter.dtype)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+
+
+def _gradient(uses: list[Use], picks: Tensor | None) -> Tensor:
+    total = uses[0].gradient(picks)
+    for use in uses[1:]:
+        total = total.add_(use.gradient(picks))
+    return total
+
+
+def _gram_has_short_cut(uses: list[Use]) -> bool:
+    use = uses[0]
+    return len(uses) == 1 and (
+        isinstance(use, RowScatter) or isinstance(use, OuterProduct) and use.pairs_cost_less()
+    )
+
+
+def _gram(uses: list[Use]) -> Tensor:
+    """[N, N] of one parameter: the sum of its uses is formed before any product, so cross terms are in."""
+    if _gram_has_short_cut(uses):
+        use = uses[0]
+        if isinstance(use, OuterProduct):
+            return use.gram()
+        uses = [use.used_rows_only()]
+    return sum(rows_Nr @ rows_Nr.T for _, _, rows_Nr in _rows_of_samples(uses))
+
+
+def _rows_of_samples(uses: list[Use]) -> Iterator[tuple[int, int, Tensor]]:
+    """(start, stop, per-sample gradients [N, (stop - start) * ...]) over blocks of the parameter's rows."""
+    rows = uses[0].rows
+    step = max(1, ROWS_BUDGET // (uses[0].samples * uses[0].row_size))
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        block = uses[0].rows_of_samples(start, stop)
+        for use in uses[1:]:
+            block = block + use.rows_of_samples(start, stop)
+        yield start, stop, block.flatten(1)
+
+
+def _sum_over_ranks(parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+    """This rank's share of a gradient, summed over ranks and laid out like its parameter (FSDP2: reduce-scatter)."""
+    if not hasattr(parameter, "device_mesh"):
+        return gradient
+    from torch.distributed.tensor import DTensor, Partial
+
+    mesh = parameter.device_mesh
+    partial = DTensor.from_local(gradient, mesh, [Partial("sum")] * mesh.ndim)
+    return partial.redistribute(placements=parameter.placements)

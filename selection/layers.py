@@ -1,0 +1,99 @@
+"""One rule per layer type: from what a layer read and the gradient at its output to the uses of its parameters.
+
+A rule is a function (module, inputs, output, gradient) -> {parameter's name in the module: Use}.
+N samples, T tokens a sample, D width.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selection.uses import FusedHead, OuterProduct, PerSample, RowScatter, Use, wide_dtype
+
+Uses = dict[str, Use]
+Rule = Callable[[nn.Module, tuple, Any, Tensor], Uses]
+
+
+def rule_for(module: nn.Module) -> Rule | None:
+    """The rule that covers the parameters which `module` itself holds; None where there is none."""
+    if hasattr(module, "logit_gradient"):
+        return output_head
+    # isinstance, for fully_shard swaps a module's class for a subclass of it
+    return next((rule for kind, rule in RULES.items() if isinstance(module, kind)), None)
+
+
+def linear(module: nn.Linear, inputs: tuple, output: Tensor, gradient: Tensor) -> Uses:
+    """y = x W^T + b: grad W = sum_t b_t x_t^T, grad b = sum_t b_t."""
+    uses: Uses = {"weight": OuterProduct(_tokens(gradient), _tokens(inputs[0]))}
+    if module.bias is not None:
+        uses["bias"] = PerSample(_sum_tokens(gradient, kept=1))
+    return uses
+
+
+def output_head(module: nn.Module, inputs: tuple, output: Any, gradient: Tensor) -> Uses:
+    """A linear head that takes the targets and returns (losses_N, normaliser_NT): see model.loss.OutputHead.
+
+    Such a module offers `logit_gradient` and `token_scale`, so that the gradient at its logits can be made again
+    in pieces. Called without targets it is a plain linear layer.
+    """
+    if len(inputs) == 1 or inputs[1] is None:
+        return linear(module, inputs, output, gradient)
+    hidden_NTD, targets_NT = inputs
+    _, normaliser_NT = output
+    scale_NT = module.token_scale(targets_NT, normaliser_NT.dtype) * gradient[:, None]
+
+    @functools.cache  # gathered from the shards once a pass
+    def whole_weight() -> Tensor:
+        weight = module.weight.detach()
+        weight = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+        return weight.to(hidden_NTD.dtype)
+
+    rows = module.weight.shape[0]
+    return {
+        "weight": FusedHead(
+            whole_weight, module.logit_gradient, hidden_NTD, targets_NT, scale_NT, normaliser_NT, rows
+        )
+    }
+
+
+def embedding(module: nn.Embedding, inputs: tuple, output: Tensor, gradient: Tensor) -> Uses:
+    """y = E[index]: row index_t of grad E receives b_t; `padding_idx` receives nothing."""
+    index = inputs[0].reshape(len(inputs[0]), -1).expand(len(gradient), -1)
+    values_NTD = _tokens(gradient)
+    if module.padding_idx is not None:
+        values_NTD = values_NTD * (index != module.padding_idx)[..., None]
+    return {"weight": RowScatter(index, values_NTD, module.num_embeddings)}
+
+
+def layer_norm(module: nn.LayerNorm, inputs: tuple, output: Tensor, gradient: Tensor) -> Uses:
+    """y = w * xhat + b: grad w = sum_t b_t * xhat_t, grad b = sum_t b_t."""
+    kept = len(module.normalized_shape)
+    wide = wide_dtype(gradient.dtype)
+    xhat = F.layer_norm(inputs[0].to(wide), module.normalized_shape, eps=module.eps)
+    uses: Uses = {"weight": PerSample(_sum_tokens(gradient.to(wide) * xhat, kept))}
+    if module.bias is not None:
+        uses["bias"] = PerSample(_sum_tokens(gradient, kept))
+    return uses
+
+
+RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: linear,
+    nn.Embedding: embedding,
+    nn.LayerNorm: layer_norm,
+}
+
+
+def _tokens(tensor: Tensor) -> Tensor:
+    """[N, ..., D] as [N, T, D]; a layer without a token dimension has T = 1."""
+    return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1])
+
+
+def _sum_tokens(tensor: Tensor, kept: int) -> Tensor:
+    """Sum over all but the first and the last `kept` dimensions, in the wide precision."""
+    between = tuple(range(1, tensor.dim() - kept))
+    wide = wide_dtype(tensor.dtype)
+    return tensor.sum(dim=between, dtype=wide) if between else tensor.to(wide)

@@ -1,0 +1,242 @@
+"""What one use of a parameter contributes to every sample's gradient, kept as factors and never multiplied out.
+
+Four forms cover the layers of a transformer. Each gives the sum of chosen samples' gradients, every sample's
+inner product with a direction, and a block of rows of every sample's own gradient (for grams and for sums of
+several uses of one parameter).
+
+N samples, T tokens a sample, o and i the two dimensions of a weight, V vocabulary, D width.
+Products are made in the precision of the factors; sums are taken in float32, or float64 for float64 factors.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 22  # of a recomputed output gradient; 16 MiB in float32
+
+
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The precision of sums over products made in `dtype`."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right with the sum in the wide precision: half-precision operands, float32 result."""
+    if left.dtype == wide_dtype(left.dtype):
+        return left @ right
+    if left.is_cuda:
+        multiply = torch.bmm if left.dim() == 3 and right.dim() == 3 else torch.mm
+        if multiply is torch.mm and left.dim() == 3:
+            return torch.mm(left.flatten(0, 1), right, out_dtype=torch.float32).unflatten(0, left.shape[:2])
+        return multiply(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()  # the CPU has no half-precision product with a wide result
+
+
+@dataclass
+class OuterProduct:
+    """A weight of a linear map: g_i = sum_t left_it (outer) right_it, shape [o, i].
+
+    For y = x W^T, left is the gradient at the output and right the input (the order changes for x W).
+    """
+
+    left_NTo: Tensor
+    right_NTi: Tensor
+
+    @property
+    def samples(self) -> int:
+        return self.right_NTi.shape[0]
+
+    @property
+    def rows(self) -> int:
+        return self.left_NTo.shape[2]
+
+    @property
+    def row_size(self) -> int:
+        return self.right_NTi.shape[2]
+
+    def blocks(self, picks: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """(samples among `picks`, left [n, t, o], right [n, t, i]) over all tokens of the picked samples."""
+        if picks is None:
+            yield slice(None), self.left_NTo, self.right_NTi
+        else:
+            yield slice(None), self.left_NTo[picks], self.right_NTi[picks]
+
+    def gradient(self, picks: Tensor | None) -> Tensor:
+        """sum over the picked samples (all: None) of g_i, [o, i]."""
+        total_oi = 0.0
+        for _, left_nto, right_nti in self.blocks(picks):
+            total_oi = total_oi + product(left_nto.flatten(0, 1).T, right_nti.flatten(0, 1))
+        return total_oi
+
+    def first_order(self, direction_oi: Tensor) -> Tensor:
+        """<g_i, R> = sum_t left_it^T R right_it, [N]; R meets the longer side first, so that less is kept."""
+        dtype = self.right_NTi.dtype
+        scores_N = self.right_NTi.new_zeros(self.samples, dtype=wide_dtype(dtype))
+        for samples, left_nto, right_nti in self.blocks(None):
+            direction = direction_oi.to(dtype)
+            if left_nto.shape[2] >= right_nti.shape[2]:
+                terms = product(left_nto, direction).mul_(right_nti)
+            else:
+                terms = product(right_nti, direction.T).mul_(left_nto)
+            scores_N[samples] += terms.sum(dim=(1, 2))
+        return scores_N
+
+    def rows_of_samples(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of every sample's gradient, [N, stop - start, i]."""
+        return product(self.left_NTo[:, :, start:stop].transpose(1, 2), self.right_NTi)
+
+    def gram(self) -> Tensor:
+        """<g_i, g_j> by token pairs, [N, N]: sum_tt' (left_it . left_jt') (right_it . right_jt')."""
+        left_No, right_Ni = self.left_NTo.flatten(0, 1), self.right_NTi.flatten(0, 1)
+        N, T = self.right_NTi.shape[:2]
+        gram_NN = right_Ni.new_zeros(N, N, dtype=wide_dtype(right_Ni.dtype))
+        for sample in range(N):
+            own = slice(sample * T, (sample + 1) * T)
+            pairs = product(left_No, left_No[own].T).mul_(product(right_Ni, right_Ni[own].T))
+            gram_NN[sample] = pairs.view(N, -1).sum(dim=1)
+        return gram_NN
+
+    def pairs_cost_less(self) -> bool:
+        """Whether the token-pair form of the gram takes fewer multiplications than the materialised one."""
+        N, T, i = self.right_NTi.shape
+        o = self.rows
+        return N * N * T * T * (o + i) < 2 * N * T * o * i + N * N * o * i
+
+
+@dataclass
+class FusedHead:
+    """The weight of an output head fused with its loss; `left`, the gradient at the logits, is made when needed.
+
+    An OuterProduct with left_NTV recomputed from hidden states, targets and the tokens' log-sum-exp; `factor_N` is
+    the gradient that reached each sample's loss. Never is more than a chunk of [N, T, V] alive.
+    """
+
+    weight: Callable[[], Tensor]  # the whole weight [V, D] in the precision of the passes
+    logit_gradient: Callable[..., Tensor]
+    hidden_NTD: Tensor
+    targets_NT: Tensor
+    scale_NT: Tensor  # weight of each token in its sample's mean, times factor_N
+    normaliser_NT: Tensor
+    rows: int
+
+    @property
+    def samples(self) -> int:
+        return self.hidden_NTD.shape[0]
+
+    def left(self, weight_vD: Tensor, samples: slice | Tensor, tokens: slice, start: int = 0) -> Tensor:
+        """left[samples, tokens, start : start + len(weight_vD)], [n, t, v], in the precision of the passes."""
+        hidden_ntD = self.hidden_NTD[samples, tokens]
+        flat = (
+            part[samples, tokens].flatten() for part in (self.targets_NT, self.scale_NT, self.normaliser_NT)
+        )
+        left_Mv = self.logit_gradient(weight_vD, hidden_ntD.flatten(0, 1), *flat, start)
+        return left_Mv.to(hidden_ntD.dtype).unflatten(0, hidden_ntD.shape[:2])
+
+    def blocks(self, picks: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        weight_VD = self.weight()
+        chosen = torch.arange(self.samples) if picks is None else picks.cpu()
+        T = self.hidden_NTD.shape[1]
+        tokens_at_once = max(1, CHUNK_ELEMENTS // self.rows)
+        samples_at_once = max(1, tokens_at_once // T)
+        for first in range(0, len(chosen), samples_at_once):
+            part = slice(first, min(first + samples_at_once, len(chosen)))
+            for start in range(0, T, min(tokens_at_once, T)):
+                tokens = slice(start, start + tokens_at_once)
+                samples = chosen[part].to(self.hidden_NTD.device)
+                yield part, self.left(weight_VD, samples, tokens), self.hidden_NTD[samples, tokens]
+
+    gradient = OuterProduct.gradient
+
+    @property
+    def right_NTi(self) -> Tensor:
+        return self.hidden_NTD
+
+    @property
+    def row_size(self) -> int:
+        return self.hidden_NTD.shape[2]
+
+    first_order = OuterProduct.first_order
+
+    def rows_of_samples(self, start: int, stop: int) -> Tensor:
+        left_NTv = self.left(self.weight()[start:stop], slice(None), slice(None), start)
+        return product(left_NTv.transpose(1, 2), self.hidden_NTD)
+
+
+@dataclass
+class RowScatter:
+    """An embedding table: g_i[index_it] += values_it over t, shape [rows, D]."""
+
+    index_NT: Tensor
+    values_NTD: Tensor
+    rows: int
+
+    @property
+    def samples(self) -> int:
+        return self.index_NT.shape[0]
+
+    @property
+    def row_size(self) -> int:
+        return self.values_NTD.shape[2]
+
+    def gradient(self, picks: Tensor | None) -> Tensor:
+        index_NT, values_NTD = (
+            (self.index_NT, self.values_NTD)
+            if picks is None
+            else (self.index_NT[picks], self.values_NTD[picks])
+        )
+        wide = wide_dtype(values_NTD.dtype)
+        total_VD = values_NTD.new_zeros(self.rows, values_NTD.shape[2], dtype=wide)
+        return total_VD.index_add_(0, index_NT.flatten(), values_NTD.flatten(0, 1).to(wide))
+
+    def first_order(self, direction_VD: Tensor) -> Tensor:
+        wide = wide_dtype(self.values_NTD.dtype)
+        return (direction_VD[self.index_NT].to(wide) * self.values_NTD).sum(dim=(1, 2))
+
+    def rows_of_samples(self, start: int, stop: int) -> Tensor:
+        N, T, D = self.values_NTD.shape
+        wide = wide_dtype(self.values_NTD.dtype)
+        inside_NT = (self.index_NT >= start) & (self.index_NT < stop)
+        # Tokens outside the block fall into one spare row at the end of each sample's part.
+        row_NT = torch.where(inside_NT, self.index_NT - start, stop - start)
+        row_NT = row_NT + (stop - start + 1) * torch.arange(N, device=row_NT.device)[:, None]
+        out = self.values_NTD.new_zeros(N * (stop - start + 1), D, dtype=wide)
+        out.index_add_(0, row_NT.flatten(), self.values_NTD.flatten(0, 1).to(wide))
+        return out.view(N, stop - start + 1, D)[:, :-1]
+
+    def used_rows_only(self) -> "RowScatter":
+        """The same gradients without the rows no sample touches: inner products stay what they are."""
+        used, index_NT = self.index_NT.unique(return_inverse=True)
+        return RowScatter(index_NT, self.values_NTD, len(used))
+
+
+@dataclass
+class PerSample:
+    """A bias or a norm's weight: g_i itself, small enough to be kept, shape [N, *parameter]."""
+
+    values: Tensor
+
+    @property
+    def samples(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def rows(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def row_size(self) -> int:
+        return self.values[0, 0].numel()
+
+    def gradient(self, picks: Tensor | None) -> Tensor:
+        return (self.values if picks is None else self.values[picks]).sum(dim=0)
+
+    def first_order(self, direction: Tensor) -> Tensor:
+        return self.values.flatten(1) @ direction.flatten().to(self.values.dtype)
+
+    def rows_of_samples(self, start: int, stop: int) -> Tensor:
+        return self.values[:, start:stop]
+
+
+Use = OuterProduct | FusedHead | RowScatter | PerSample

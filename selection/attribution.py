@@ -1,0 +1,276 @@
+"""What a selection log says: who was offered, who was picked, and what the picks were worth.
+
+`OpenLog` opens a log folder of any number of files as views of an in-process DuckDB, which streams them:
+memory stays within `MEMORY` whatever the number of rows. Every question is one function that returns a
+pyarrow table. How scores and picks change with time is here too; `selection.bias` asks what the choice
+favours, `selection.history` what happened to one sample or in one step, `selection.overlap` how two runs
+differ.
+
+**Score** is the first-order score <g_i, v> where it was measured and finite.
+
+**Contribution** of a candidate that was trained on, in the sense of In-Run Data Shapley (Wang et al.,
+arXiv 2406.11011, first-order form: sum over steps of eta <g_i, v>): the drop of the validation loss that its
+share of the update was worth to first order. A step subtracts eta times the *mean* gradient of its picks, so
+what the paper calls eta is here learning_rate / (picks of the step over all groups):
+
+    contribution_i = a <g_i, v>,                     a = learning_rate / picks of the step
+    second_order_i = - a^2 c / 2 sum_j <g_i, g_j>    over the picks j of its group, i itself included
+
+The second is the paper's second-order term with the Hessian replaced by c times the identity (DESIGN,
+section 4). It needs the log's `interaction` and `self_norm`, leaves out pairs in different groups (they are
+never multiplied), and is null where one was not measured. A candidate that was not picked contributes
+nothing: 0. Both are for the plain gradient step, whatever the optimizer was.
+
+**Documents and sources.** A packed sample is made of spans of several documents. Each span owns the share of
+the sample that its characters make up, and of everything that happened to the sample. So `offered` and
+`picked` of a document can be fractions, and totals over documents or sources equal the totals over samples.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from selection.log import SCHEMA, check_files
+
+MEMORY = "1GB"  # beyond it DuckDB spills to a temporary folder
+
+# One row per span of a sample. `first`, `last`: characters [first, last) of the document; `share`: the
+# span's characters over the sample's; `rarity`: mean bits per token of the whole sample under the unigram
+# distribution of the training tokens, null where unknown.
+SPANS = pa.schema(
+    [
+        ("sample_id", pa.int64()),
+        ("document", pa.string()),
+        ("source", pa.string()),
+        ("first", pa.int64()),
+        ("last", pa.int64()),
+        ("share", pa.float32()),
+        ("rarity", pa.float32()),
+    ]
+)
+
+
+def spans_table(samples: Iterable[tuple[int, Iterable, float | None]]) -> pa.Table:
+    """The `SPANS` table of (sample_id, spans, rarity) triples; a span has document, source, first, last."""
+    rows = []
+    for sample_id, spans, rarity in samples:
+        spans = list(spans)
+        characters = sum(span.last - span.first for span in spans)
+        for span in spans:
+            # A sample of nothing but separators has spans without characters: they share it equally.
+            share = (span.last - span.first) / characters if characters else 1 / len(spans)
+            rows.append((sample_id, span.document, span.source, span.first, span.last, share, rarity))
+    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in SPANS]
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, SPANS, strict=True)], SPANS
+    )
+
+
+class OpenLog:
+    """A log folder, opened for questions; a context manager.
+
+    `spans`: a `SPANS` table, or Parquet files of that schema, for at least the sample ids of the log; without
+    them, questions about documents and sources find nothing. `curvature`: the c of the second-order term.
+    `damaged` says which files are left out, and why. Raises ValueError if there is no such folder.
+    """
+
+    def __init__(self, folder: Path, spans: pa.Table | list[Path] | None = None, curvature: float = 1.0):
+        files = check_files(folder)
+        self.damaged = files.damaged
+        self.rows: pa.Table | list[Path] = files.readable or SCHEMA.empty_table()
+        self._spill = tempfile.TemporaryDirectory(prefix="selection-log-")
+        self._database = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": self._spill.name})
+        self._database.execute("SET preserve_insertion_order = false")
+        self.define("rows_as_logged", self.rows)
+        self.define("spans", SPANS.empty_table() if spans is None or spans == [] else spans)
+        self._database.execute(_VIEWS.format(curvature=float(curvature)))
+
+    def __enter__(self) -> "OpenLog":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._database.close()
+        self._spill.cleanup()
+
+    def define(self, name: str, rows: pa.Table | list[Path]) -> None:
+        """Make a table, or the rows of Parquet files, known to queries by a name."""
+        if isinstance(rows, pa.Table):
+            self._database.register(name, rows)
+        else:
+            relation = self._database.read_parquet([str(path) for path in rows])
+            relation.create_view(name, replace=True)
+
+    def ask(self, query: str, **parameters) -> pa.Table:
+        """The answer to a DuckDB query over `candidates`, `spans` and `steps`; `$name` stands for a
+        parameter.
+
+        `candidates` has the log's columns and: is_pick (boolean), score, contribution, second_order.
+        """
+        return self._database.sql(query, params=parameters or None).to_arrow_table()
+
+
+_VIEWS = """
+CREATE VIEW steps AS
+    SELECT step, count(*) FILTER (pick >= 0) AS picks FROM rows_as_logged GROUP BY step;
+CREATE VIEW candidates AS
+    SELECT log.*,
+        pick >= 0 AS is_pick,
+        CASE WHEN isfinite(first_order) THEN first_order END AS score,
+        learning_rate::DOUBLE / picks AS step_size,
+        CASE WHEN is_pick THEN step_size * score ELSE 0 END AS contribution,
+        CASE WHEN is_pick THEN -step_size ** 2 * {curvature} / 2 * (interaction + self_norm::DOUBLE ** 2)
+             ELSE 0 END AS second_order
+    FROM rows_as_logged AS log JOIN steps USING (step);
+"""
+
+# What a sample, document or source adds up to; `share` is 1 for samples.
+_TOTALS = """
+    sum(share) AS offered,
+    coalesce(sum(share) FILTER (is_pick), 0) AS picked,
+    picked / offered AS pick_rate,
+    sum(share * score) / (sum(share) FILTER (score IS NOT NULL)) AS mean_score,
+    sum(share * score) AS total_score,
+    sum(share * contribution) AS contribution,
+    sum(share * second_order) AS second_order
+"""
+
+
+def summary(log: OpenLog) -> pa.Table:
+    """One row: first and last step, steps, groups a step, ranks, candidates, distinct samples, picks, how
+    many were scored, and how many quantities came out as NaN or infinite."""
+    return log.ask("""
+        SELECT min(step) AS first_step, max(step) AS last_step, count(DISTINCT step) AS steps,
+            count(DISTINCT "group") AS groups, count(DISTINCT rank) AS ranks, count(*) AS candidates,
+            count(DISTINCT sample_id) AS samples, count(*) FILTER (is_pick) AS picks,
+            count(first_order) AS scored,
+            count(*) FILTER (NOT isfinite(loss) OR NOT isfinite(first_order)) AS not_finite
+        FROM candidates""")
+
+
+def gaps(log: OpenLog) -> pa.Table:
+    """Runs of steps for which groups have no rows though other steps of the log have them: a file is lost,
+    damaged, or (at the end) not written yet. Columns: first_step, last_step, groups (list)."""
+    return log.ask("""
+        WITH present AS (SELECT DISTINCT step, "group" FROM rows_as_logged),
+        expected AS (SELECT min(step) AS low, max(step) AS high FROM present),
+        bounded AS (
+            SELECT step, "group" FROM present
+            UNION ALL SELECT DISTINCT low - 1, "group" FROM present, expected
+            UNION ALL SELECT DISTINCT high + 1, "group" FROM present, expected),
+        neighbours AS (
+            SELECT "group", lag(step) OVER (PARTITION BY "group" ORDER BY step) + 1 AS first_step,
+                step - 1 AS last_step
+            FROM bounded)
+        SELECT first_step, last_step, list("group" ORDER BY "group") AS groups
+        FROM neighbours WHERE last_step >= first_step
+        GROUP BY first_step, last_step ORDER BY first_step, last_step""")
+
+
+def samples(log: OpenLog, order: str = "contribution", lowest: bool = False, top: int = 20) -> pa.Table:
+    """The `top` samples by a column: times offered and picked, pick_rate, mean_score and total_score over all
+    times it was scored, contribution and second_order over the times it was trained on."""
+    return log.ask(
+        f"""SELECT sample_id, {_TOTALS} FROM (SELECT *, 1.0::DOUBLE AS share FROM candidates)
+        GROUP BY sample_id ORDER BY {_direction(order, lowest)}, sample_id LIMIT $top""",
+        top=top,
+    )
+
+
+def documents(
+    log: OpenLog, order: str = "mean_score", lowest: bool = False, top: int = 20, source: str | None = None
+) -> pa.Table:
+    """The `top` documents by a column, with their source; columns as in `samples`, weighted by shares.
+
+    Ordered by a mean or a rate, only documents of which half a sample or more was offered are compared: the
+    mean of a sliver says more about its neighbours in the sample. `source` keeps to one source.
+    """
+    least = 0.5 if order in ("mean_score", "pick_rate") else 0.0
+    return log.ask(
+        f"""SELECT document, any_value(source) AS source, {_TOTALS}
+        FROM candidates JOIN spans USING (sample_id) WHERE $source IS NULL OR source = $source
+        GROUP BY document HAVING offered >= $least
+        ORDER BY {_direction(order, lowest)}, document LIMIT $top""",
+        top=top,
+        least=least,
+        source=source,
+    )
+
+
+def sources(log: OpenLog) -> pa.Table:
+    """Every source, by its pick rate: its share of the pool (of all candidates) and of the picks, the ratio
+    of the two (`lift`: 1 where the choice is blind to the source, below 1/2 starved), and columns as in
+    `samples`.
+    """
+    return log.ask(f"""
+        SELECT source, offered / sum(offered) OVER () AS pool_share,
+            picked / nullif(sum(picked) OVER (), 0) AS picks_share, picks_share / pool_share AS lift,
+            totals.* EXCLUDE (source)
+        FROM (SELECT source, {_TOTALS} FROM candidates JOIN spans USING (sample_id) GROUP BY source) AS totals
+        ORDER BY pick_rate DESC, source""")
+
+
+def over_time(log: OpenLog, windows: int = 10, source: str | None = None) -> pa.Table:
+    """Pick rate and mean score of every source in `windows` equal stretches of steps: first_step, last_step,
+    source, offered, picked, pick_rate, mean_score. `source` keeps to one source."""
+    return log.ask(
+        f"""WITH bounds AS (SELECT min(step) AS low, max(step) + 1 - low AS span FROM rows_as_logged),
+        windowed AS (
+            SELECT *, (step - low) * $windows // span AS number FROM candidates, bounds),
+        totals AS (
+            SELECT number, source, {_TOTALS} FROM windowed JOIN spans USING (sample_id)
+            WHERE $source IS NULL OR source = $source GROUP BY number, source)
+        SELECT (low + ceil(number * span / $windows))::INTEGER AS first_step,
+            (low + ceil((number + 1) * span / $windows))::INTEGER - 1 AS last_step,
+            source, offered, picked, pick_rate, mean_score
+        FROM totals, bounds ORDER BY number, source""",
+        windows=windows,
+        source=source,
+    )
+
+
+def early_and_late(log: OpenLog) -> pa.Table:
+    """How the first third of the steps chose, against the last third: per source the pick rate and mean score
+    of each, and the change of the pick rate (late - early), the largest rise first."""
+    log.define("thirds", over_time(log, windows=3))
+    return log.ask("""
+        WITH ends AS (SELECT min(first_step) AS early, max(first_step) AS late FROM thirds)
+        SELECT source, any_value(pick_rate) FILTER (first_step = early) AS early_pick_rate,
+            any_value(pick_rate) FILTER (first_step = late) AS late_pick_rate,
+            late_pick_rate - early_pick_rate AS change,
+            any_value(mean_score) FILTER (first_step = early) AS early_mean_score,
+            any_value(mean_score) FILTER (first_step = late) AS late_mean_score
+        FROM thirds, ends GROUP BY source ORDER BY change DESC NULLS LAST, source""")
+
+
+def returning(log: OpenLog) -> pa.Table:
+    """How fast the score of a sample changes: over samples that came again, by the number of steps since
+    they last came (powers of two: steps_from to steps_to). `pairs` of two offers that follow each other, the
+    `correlation` of the two standings (share of its group that the sample outscored, so that neither the
+    scale of the scores nor its drift counts), and `same_choice`, the share picked both times or rejected
+    both times.
+    """
+    return log.ask("""
+        WITH standings AS (
+            SELECT sample_id, step, is_pick,
+                percent_rank() OVER (PARTITION BY step, "group" ORDER BY score) AS standing
+            FROM candidates WHERE score IS NOT NULL),
+        pairs AS (
+            SELECT standing, lag(standing) OVER since AS standing_before, is_pick,
+                lag(is_pick) OVER since AS was_pick, step - lag(step) OVER since AS elapsed
+            FROM standings SEMI JOIN (
+                SELECT sample_id FROM rows_as_logged GROUP BY sample_id HAVING count(*) > 1) USING (sample_id)
+            WINDOW since AS (PARTITION BY sample_id ORDER BY step))
+        SELECT (2 ** floor(log2(elapsed)))::INTEGER AS steps_from, 2 * steps_from - 1 AS steps_to,
+            count(*) AS pairs, corr(standing, standing_before) AS correlation,
+            avg((is_pick = was_pick)::INTEGER) AS same_choice
+        FROM pairs WHERE elapsed > 0 GROUP BY steps_from ORDER BY steps_from""")
+
+
+def _direction(order: str, lowest: bool) -> str:
+    columns = ("offered", "picked", "pick_rate", "mean_score", "total_score", "contribution", "second_order")
+    if order not in columns:
+        raise ValueError(f"cannot order by {order!r}: the columns to order by are {', '.join(columns)}")
+    return f"{order} {'ASC' if lowest else 'DESC'} NULLS LAST"

@@ -30,9 +30,7 @@ class GPT2Config:
             if value < 1:
                 raise ValueError(f"model.{name} must be at least 1, not {value}")
         if self.n_embd % self.n_head:
-            raise ValueError(
-                f"model.n_embd ({self.n_embd}) must be a multiple of model.n_head ({self.n_head})"
-            )
+            raise ValueError(f"model.n_embd ({self.n_embd}) must be a multiple of model.n_head ({self.n_head})")
 
 
 class Attention(nn.Module):

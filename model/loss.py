@@ -103,9 +103,7 @@ def _weighted_weight_gradient(hidden_NTD, weight_VD, targets_NT, normaliser_M, f
     scale_M = (token_scale(targets_NT, normaliser_M.dtype) * factor_N[:, None]).reshape(N * T)
     total_VD = torch.zeros_like(weight_VD, dtype=normaliser_M.dtype)
     for part in _chunks(N * T, weight_VD.shape[0]):
-        gradient_MV = logit_gradient(
-            weight_VD, hidden_MD[part], targets_M[part], scale_M[part], normaliser_M[part]
-        )
+        gradient_MV = logit_gradient(weight_VD, hidden_MD[part], targets_M[part], scale_M[part], normaliser_M[part])
         _add_product(total_VD, gradient_MV.to(hidden_NTD.dtype).T, hidden_MD[part])
     return total_VD.to(weight_VD.dtype)
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -77,6 +76,8 @@ def shard(model: GPT2, mesh: DeviceMesh, compute_dtype: torch.dtype) -> GPT2:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     # The root's parameters are used first and last in a step: keep them whole in between.
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for module in (model, *model.blocks):
+        module.set_gradient_divide_factor(1.0)  # a sum over ranks: losses carry their own 1 / (G k)
     return model
 
 
@@ -84,10 +85,3 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """The sum over all ranks, in place."""
     dist.all_reduce(tensor)
     return tensor
-
-
-def gradient_sum_not_mean(model: nn.Module) -> None:
-    """Makes FSDP add gradients over the ranks: the loss carries its own 1 / (G k)."""
-    for module in model.modules():
-        if hasattr(module, "set_gradient_divide_factor"):
-            module.set_gradient_divide_factor(1.0)

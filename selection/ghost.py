@@ -111,18 +111,14 @@ class GhostRecorder:
 
     def _before_model(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         if self._samples:
-            raise ValueError(
-                "the recorder takes one forward pass at a time: leave the `with` block in between"
-            )
+            raise ValueError("the recorder takes one forward pass at a time: leave the `with` block in between")
         self._samples = next(len(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
 
     def _after_layer(self, module: nn.Module, inputs: tuple, output: Any) -> Any:
         if not torch.is_grad_enabled():
             return None
         result = output[0] if isinstance(output, tuple) else output
-        if (
-            len(result) == 1 != self._samples
-        ):  # one row for all samples, as GPT-2's positions: give each its own
+        if len(result) == 1 != self._samples:  # one row for all samples, as GPT-2's positions: give each its own
             result = result.expand(self._samples, *result.shape[1:])
             inputs = tuple(x.expand(self._samples, *x.shape[1:]) for x in inputs)
         path, rule = self._rules[module]
@@ -232,9 +228,7 @@ def _gradient(uses: list[Use], picks: Tensor | None) -> Tensor:
 
 def _gram_has_short_cut(uses: list[Use]) -> bool:
     use = uses[0]
-    return len(uses) == 1 and (
-        isinstance(use, RowScatter) or isinstance(use, OuterProduct) and use.pairs_cost_less()
-    )
+    return len(uses) == 1 and (isinstance(use, RowScatter) or (isinstance(use, OuterProduct) and use.pairs_cost_less()))
 
 
 def _gram(uses: list[Use]) -> Tensor:

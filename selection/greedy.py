@@ -22,9 +22,7 @@ def greedy_select(
     if gram_NN is not None:
         usable_N &= torch.isfinite(gram_NN.diagonal())
     if k > int(usable_N.sum()):
-        raise ValueError(
-            f"cannot pick {k} of {len(scores_N)} candidates: {int(usable_N.sum())} have finite scores"
-        )
+        raise ValueError(f"cannot pick {k} of {len(scores_N)} candidates: {int(usable_N.sum())} have finite scores")
     gains_N = torch.where(usable_N, step_size * scores_N, -torch.inf)
     picks, gains = [], []
     for _ in range(k):

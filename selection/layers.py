@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -54,9 +53,7 @@ def output_head(module: nn.Module, inputs: tuple, output: Any, gradient: Tensor)
 
     rows = module.weight.shape[0]
     return {
-        "weight": FusedHead(
-            whole_weight, module.logit_gradient, hidden_NTD, targets_NT, scale_NT, normaliser_NT, rows
-        )
+        "weight": FusedHead(whole_weight, module.logit_gradient, hidden_NTD, targets_NT, scale_NT, normaliser_NT, rows)
     }
 
 

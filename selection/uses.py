@@ -128,9 +128,7 @@ class FusedHead:
     def left(self, weight_vD: Tensor, samples: slice | Tensor, tokens: slice, start: int = 0) -> Tensor:
         """left[samples, tokens, start : start + len(weight_vD)], [n, t, v], in the precision of the passes."""
         hidden_ntD = self.hidden_NTD[samples, tokens]
-        flat = (
-            part[samples, tokens].flatten() for part in (self.targets_NT, self.scale_NT, self.normaliser_NT)
-        )
+        flat = (part[samples, tokens].flatten() for part in (self.targets_NT, self.scale_NT, self.normaliser_NT))
         left_Mv = self.logit_gradient(weight_vD, hidden_ntD.flatten(0, 1), *flat, start)
         return left_Mv.to(hidden_ntD.dtype).unflatten(0, hidden_ntD.shape[:2])
 
@@ -182,9 +180,7 @@ class RowScatter:
 
     def gradient(self, picks: Tensor | None) -> Tensor:
         index_NT, values_NTD = (
-            (self.index_NT, self.values_NTD)
-            if picks is None
-            else (self.index_NT[picks], self.values_NTD[picks])
+            (self.index_NT, self.values_NTD) if picks is None else (self.index_NT[picks], self.values_NTD[picks])
         )
         wide = wide_dtype(values_NTD.dtype)
         total_VD = values_NTD.new_zeros(self.rows, values_NTD.shape[2], dtype=wide)

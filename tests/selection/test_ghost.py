@@ -26,9 +26,7 @@ class PlainGPT2(GPT2):
 
 
 def _mean_loss(logits_NTV, targets_NT):
-    loss_NT = nn.functional.cross_entropy(
-        logits_NTV.transpose(1, 2), targets_NT, ignore_index=-1, reduction="none"
-    )
+    loss_NT = nn.functional.cross_entropy(logits_NTV.transpose(1, 2), targets_NT, ignore_index=-1, reduction="none")
     return loss_NT.sum(dim=1) / (targets_NT != -1).sum(dim=1).clamp(min=1)
 
 
@@ -50,9 +48,7 @@ class Bare(nn.Module):
 
 
 def gpt2(kind=GPT2, **changes):
-    config = GPT2Config(
-        **{"vocab_size": 23, "n_layer": 2, "n_head": 2, "n_embd": 12, "sequence_length": 9} | changes
-    )
+    config = GPT2Config(**{"vocab_size": 23, "n_layer": 2, "n_head": 2, "n_embd": 12, "sequence_length": 9} | changes)
     model = kind(config).double()
     with torch.no_grad():
         for parameter in model.parameters():  # away from the initialisation's zeros and ones

@@ -1,0 +1,219 @@
+"""The configuration of a run: typed sections, read from a TOML file and overridden on the command line."""
+
+import dataclasses
+import json
+import os
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from selection.methods import METHODS
+
+
+@dataclass(frozen=True)
+class Data:
+    path: str = ""
+    """Dataset folder made by scripts.prepare."""
+    workers: int = 2
+    """Loader processes per rank; 0 reads in the training process."""
+
+
+@dataclass(frozen=True)
+class Model:
+    n_layer: int = 12
+    """Transformer blocks."""
+    n_head: int = 12
+    """Attention heads; must divide n_embd."""
+    n_embd: int = 768
+    """Width D."""
+
+
+@dataclass(frozen=True)
+class Train:
+    steps: int = 1000
+    """Optimizer steps of the whole run."""
+    groups: int = 2
+    """G: groups of candidates per step, over all ranks; the number of ranks must divide it."""
+    learning_rate: float = 6e-4
+    """Highest learning rate, reached after the warmup."""
+    min_learning_rate: float = 6e-5
+    """Learning rate of the last step."""
+    warmup_steps: int = 100
+    """Steps of linear warmup."""
+    weight_decay: float = 0.1
+    """AdamW's decoupled decay of matrices and embeddings."""
+    grad_clip: float = 1.0
+    """Largest global gradient norm; 0 for no limit."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Precision of the passes; parameters and gradients stay in float32 (float64 for float64)."""
+    seed: int = 0
+    """Of the initial weights, the order of candidates and the target samples."""
+    eval_every: int = 100
+    """Steps between evaluations on `val` and `test`."""
+    eval_samples: int = 256
+    """Samples of each split that an evaluation measures."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; the last step always makes one."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept, counted from the newest."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the run folder."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    method: Literal[tuple(METHODS)] = "greats"  # type: ignore[valid-type]
+    """How the picks are chosen; `regular` draws `picks` candidates a group and trains on all of them."""
+    candidates: int = 16
+    """N: candidates scored per group."""
+    picks: int = 8
+    """k: picks per group."""
+    validation: int = 16
+    """m: fresh target samples per step that make the direction, over all ranks."""
+    curvature: float = 1.0
+    """c: how much two alike picks count against each other in the greedy rule; 0 makes it top-k."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Trains GPT-2 and chooses what it trains on."""
+
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    selection: Selection = field(default_factory=Selection)
+    out: str = ""
+    """Run folder to be made (or resumed)."""
+
+    def check(self) -> None:
+        """ValueError for values that do not fit together, before anything is opened or written."""
+        train, selection = self.train, self.selection
+        world_size = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's
+        if not self.data.path:
+            raise ValueError("data.path is missing: give the dataset folder, as in --data.path data/demo")
+        if not self.out:
+            raise ValueError("out is missing: give the run folder, as in --out runs/demo")
+        at_least_one = {
+            "train.steps": train.steps,
+            "train.groups": train.groups,
+            "train.eval_every": train.eval_every,
+            "train.eval_samples": train.eval_samples,
+            "train.checkpoint_every": train.checkpoint_every,
+            "train.keep_checkpoints": train.keep_checkpoints,
+            "selection.picks": selection.picks,
+            "selection.validation": selection.validation,
+        }
+        for key, value in at_least_one.items():
+            if value < 1:
+                raise ValueError(f"{key} must be at least 1, not {value}")
+        if METHODS[selection.method].scores and selection.picks > selection.candidates:
+            raise ValueError(
+                f"selection.picks ({selection.picks}) cannot exceed selection.candidates ({selection.candidates})"
+            )
+        if train.groups % world_size:
+            raise ValueError(f"train.groups ({train.groups}) must be a multiple of the number of ranks ({world_size})")
+
+    def as_dict(self) -> dict:
+        """The sections as plain values."""
+        return dataclasses.asdict(self)
+
+    def differences(self, saved: dict) -> list[str]:
+        """What a run may not change when it is resumed and differs from `saved`, as 'key was A, is B'."""
+        found = []
+        for section, values in self.as_dict().items():
+            for key, value in values.items() if isinstance(values, dict) else ():
+                name = f"{section}.{key}"
+                before = saved.get(section, {}).get(key)
+                if name not in MAY_CHANGE and before != value:
+                    found.append(f"{name} was {before}, is {value}")
+        return found
+
+    @property
+    def drawn(self) -> int:
+        """Candidates drawn per group and step."""
+        chosen = self.selection
+        return chosen.candidates if METHODS[chosen.method].scores else chosen.picks
+
+
+# What a resumed run may change: nothing here touches the candidates, the picks or the updates before `steps`.
+MAY_CHANGE = {
+    "data.path",  # the manifest's checksum is compared instead
+    "data.workers",
+    "train.steps",
+    "train.eval_every",
+    "train.eval_samples",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.resume",
+}
+
+
+def parse(arguments: list[str] | None = None) -> Config:
+    """Defaults, then the file named by --config, then the other options.
+
+    ValueError names an unknown key of the file or a value of the wrong type; a wrong option ends the process with
+    exit code 2 and a sentence, as tyro does it.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    default = Config()
+    if "--config" in arguments:
+        position = arguments.index("--config")
+        if position + 1 == len(arguments):
+            raise ValueError("--config needs the path of a TOML file")
+        default = read(Path(arguments[position + 1]))
+        del arguments[position : position + 2]
+    return tyro.cli(Config, args=arguments, default=default, prog="scripts.train [--config FILE.toml]")
+
+
+def read(path: Path) -> Config:
+    """A Config from a TOML file; keys that are not given keep their defaults."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"no config file {path}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    return _fill(Config(), table, path, prefix="")
+
+
+def _fill(section: Any, table: dict, path: Path, prefix: str) -> Any:
+    known = {f.name: getattr(section, f.name) for f in dataclasses.fields(section)}
+    changes = {}
+    for key, value in table.items():
+        name = prefix + key
+        if key not in known:
+            raise ValueError(f"unknown key {name} in {path}: known are {', '.join(prefix + k for k in known)}")
+        current = known[key]
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, dict):
+                raise ValueError(f"{name} in {path} must be a section, [{name}]")
+            changes[key] = _fill(current, value, path, prefix=f"{name}.")
+            continue
+        if isinstance(current, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(current):
+            raise ValueError(
+                f"{name} in {path} must be a {type(current).__name__}, not {value!r} ({type(value).__name__})"
+            )
+        _check_choice(section, key, value, name, path)
+        changes[key] = value
+    return dataclasses.replace(section, **changes)
+
+
+def _check_choice(section: Any, key: str, value: Any, name: str, path: Path) -> None:
+    allowed = getattr(type(section).__annotations__[key], "__args__", None)
+    if allowed and value not in allowed:
+        raise ValueError(f"{name} in {path} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def to_toml(config: Config, run: dict[str, str | int]) -> str:
+    """The whole configuration, and a [run] table of facts about the run, as TOML."""
+    sections = config.as_dict()
+    lines = [f"out = {json.dumps(sections.pop('out'))}"]
+    for name, table in {**sections, "run": run}.items():
+        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,39 @@
+"""The held-out splits during training: `target` samples for the direction, `val` and `test` for measuring."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from model.sharding import World, sum_over_ranks
+from pipeline.shards import Manifest, SplitReader, inputs_and_targets
+
+
+class HeldOut:
+    """One held-out split, read by all ranks together: each takes its share, all shares have one length.
+
+    Equal shares keep FSDP's collectives in step; what fills up a short share is masked and weighs nothing.
+    """
+
+    def __init__(self, folder: str | Path, split: str, manifest: Manifest, world: World):
+        self._manifest, self._world = manifest, world
+        self._reader = SplitReader(folder, split)
+
+    def share(self, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """This rank's (inputs [n, T], targets [n, T]) of `samples`, n = ceil(len(samples) / ranks), on its device."""
+        mine = list(samples[self._world.rank :: self._world.size])
+        length = -(-len(samples) // self._world.size)
+        filled = mine + list(samples[: length - len(mine)])
+        inputs_nT, targets_nT = inputs_and_targets(torch.as_tensor(self._reader.tokens(filled)), self._manifest)
+        targets_nT[len(mine) :] = -1
+        return inputs_nT.to(self._world.device), targets_nT.to(self._world.device)
+
+    @torch.no_grad()
+    def loss(self, model: nn.Module, samples: Sequence[int], batch: int) -> float:
+        """Mean loss of `samples`, each sample's mean over its own tokens; `batch` samples a pass on every rank."""
+        total = torch.zeros((), dtype=torch.float64, device=self._world.device)
+        for start in range(0, len(samples), batch * self._world.size):
+            inputs_nT, targets_nT = self.share(samples[start : start + batch * self._world.size])
+            total += model(inputs_nT, targets_nT).double().sum()
+        return sum_over_ranks(total).item() / len(samples)

@@ -1,0 +1,67 @@
+"""The run folder: config.toml, metrics.jsonl, and where selection/ and checkpoints/ are."""
+
+import json
+import os
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from scripts.config import Config, to_toml
+
+
+class RunFolder:
+    """Paths of one run, and its metrics file. Only rank 0 calls what writes."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.selection = self.path / "selection"
+        self.checkpoints = self.path / "checkpoints"
+        self._config = self.path / "config.toml"
+        self._metrics = self.path / "metrics.jsonl"
+        self._stream = None
+
+    def check(self, resume: bool) -> None:
+        """ValueError where a new run would write over another, or a resumed one finds nothing to resume."""
+        if resume and not self._config.exists():
+            raise ValueError(f"{self.path} holds no run to resume: start it without train.resume")
+        if not resume and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ValueError(
+                f"{self.path} exists already: choose another --out, or go on with it by --train.resume true"
+            )
+        parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not os.access(parent, os.W_OK):
+            raise ValueError(f"cannot write the run folder {self.path}: no permission to write in {parent}")
+
+    def start(self, config: Config, run: dict) -> None:
+        """Makes the folder and writes config.toml."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.selection.mkdir(exist_ok=True)
+        _replace(self._config, to_toml(config, {"code_version": code_version(), **run}))
+
+    def drop_metrics_from(self, step: int) -> None:
+        """Forgets what was measured at `step` or later, for a run that is taken up again from there."""
+        if self._metrics.exists():
+            lines = self._metrics.read_text().splitlines(keepends=True)
+            # A kill may leave half a line at the end; what it measured is measured again.
+            whole = [line for line in lines if line.endswith("\n")]
+            _replace(self._metrics, "".join(line for line in whole if json.loads(line)["step"] < step))
+
+    def measure(self, **values) -> None:
+        """Appends one line to metrics.jsonl, at once."""
+        if self._stream is None:
+            self._stream = open(self._metrics, "a", buffering=1)  # noqa: SIM115 -- lives as long as the run
+        self._stream.write(json.dumps(values) + "\n")
+
+
+def code_version() -> str:
+    """The package's version, with the commit where the code runs from a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    described = subprocess.run(command, capture_output=True, text=True)
+    commit = f"+{described.stdout.strip()}" if described.returncode == 0 else ""
+    return version("greats") + commit
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

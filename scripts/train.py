@@ -1,0 +1,300 @@
+"""Trains a GPT-2 from scratch and chooses, at every step, what it trains on.
+
+    torchrun --standalone --nproc-per-node 2 -m scripts.train --config scripts/configs/demo.toml \
+        --data.path data/demo --out runs/demo
+    python -m scripts.train --config scripts/configs/demo.toml --data.path data/demo --out runs/one-process
+    ... --selection.method regular            # the same run without selection
+    ... --train.resume True                   # goes on from the newest checkpoint of --out
+    python -m scripts.train --help            # every option
+
+A step is G groups, dealt to the ranks. Of a group's N candidates the k picks are those whose gradients lower the
+loss on the step's fresh target samples most; all G k picks make one AdamW update.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from model import checkpoint
+from model.gpt2 import GPT2Config
+from model.optimizer import build_adamw, clip_gradient, learning_rate_at, set_learning_rate
+from model.sharding import World, build_gpt2, sum_over_ranks
+from pipeline.shards import Manifest, inputs_and_targets
+from pipeline.stream import Candidates, CandidateStream, evaluation_samples, target_samples
+from scripts.config import Config, parse
+from scripts.held_out import HeldOut
+from scripts.run_folder import RunFolder
+from selection.direction import Direction
+from selection.ghost import GhostRecorder
+from selection.log import SelectionLog
+from selection.methods import METHODS, Choice
+
+
+class Run:
+    """What one rank of a run holds, built or resumed from its configuration."""
+
+    def __init__(self, config: Config, world: World):
+        self.config, self.world = config, world
+        self.manifest = Manifest.load(config.data.path)
+        self.folder = RunFolder(config.out)
+        self.method = METHODS[config.selection.method]
+        shape = GPT2Config(
+            vocab_size=self.manifest.vocab_size,
+            n_layer=config.model.n_layer,
+            n_head=config.model.n_head,
+            n_embd=config.model.n_embd,
+            sequence_length=self.manifest.sequence_length,
+        )
+        self.model = build_gpt2(shape, world.mesh, config.train.dtype, config.train.seed)
+        self.optimizer = build_adamw(self.model, config.train.learning_rate, config.train.weight_decay)
+        self.recorder = GhostRecorder(self.model)
+        self.step, self.seconds = self._resume() if config.train.resume else (0, 0.0)
+        self.lanes = range(world.rank, config.train.groups, world.size)
+        self.stream = CandidateStream(
+            config.data.path,
+            groups=config.train.groups,
+            drawn=config.drawn,
+            seed=config.train.seed,
+            lanes=self.lanes,
+            step=self.step,
+            workers=config.data.workers,
+        )
+        self.held_out = {
+            split: HeldOut(config.data.path, split, self.manifest, world) for split in ("target", "val", "test")
+        }
+        if world.leads:
+            self.folder.start(config, {"manifest_sha256": self.manifest.sha256, "world_size": world.size})
+            self.folder.drop_metrics_from(self.step)
+            SelectionLog.drop_from(self.folder.selection, self.step)
+        dist.barrier()
+        self.log = SelectionLog(self.folder.selection, world.rank)
+
+    def _resume(self) -> tuple[int, float]:
+        newest = checkpoint.latest(self.folder.checkpoints)
+        if newest is None:
+            return 0, 0.0  # killed before its first checkpoint: the run begins again
+        saved = checkpoint.read_state(newest)
+        if saved["manifest_sha256"] != self.manifest.sha256:
+            raise ValueError(
+                f"{newest} was trained on another dataset (manifest {saved['manifest_sha256'][:12]}, that of "
+                f"{self.config.data.path} is {self.manifest.sha256[:12]}): resume with the dataset it began with"
+            )
+        differing = self.config.differences(saved["config"])
+        if differing:
+            raise ValueError(f"{newest} was saved by a run with other settings: {'; '.join(differing)}")
+        checkpoint.load(newest, self.model, self.optimizer)
+        return saved["step"], saved["seconds"]
+
+    def save(self) -> None:
+        """A checkpoint of the steps done so far; the log is on disk before it."""
+        self.log.flush()
+        state = {
+            "seconds": self.seconds,
+            "manifest_sha256": self.manifest.sha256,
+            "config": self.config.as_dict(),
+        }
+        checkpoint.save(
+            self.folder.checkpoints,
+            self.step,
+            self.model,
+            self.optimizer,
+            state,
+            self.config.train.keep_checkpoints,
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """Mean loss on the fixed samples of `val` and `test`."""
+        measured = {}
+        for split in ("val", "test"):
+            samples = evaluation_samples(self.manifest, split, self.config.train.eval_samples)
+            measured[f"{split}_loss"] = self.held_out[split].loss(self.model, samples, batch=self.config.drawn)
+        if self.world.leads:
+            self.folder.measure(step=self.step, **measured, seconds=self.seconds)
+        return measured
+
+
+def train(run: Run, console: Console) -> None:
+    """The loop: draw, evaluate now and then, choose and update, measure, checkpoint now and then."""
+    settings = run.config.train
+    with _progress(console, settings.steps, run) as advance:
+        for candidates, waited in _timed(run.stream, settings.steps - run.step):
+            if run.step % settings.eval_every == 0:
+                advance(run.evaluate())
+            started = time.perf_counter()
+            measured = take_step(run, candidates)
+            run.seconds += waited + time.perf_counter() - started
+            if run.world.leads:
+                run.folder.measure(step=run.step, **measured, seconds=run.seconds, data_seconds=waited)
+            run.step += 1
+            advance(measured)
+            if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
+                run.save()
+        advance(run.evaluate())
+
+
+def take_step(run: Run, candidates: Candidates) -> dict[str, float]:
+    """One optimizer step on the picks of this step's groups; what it measured, over all ranks."""
+    config, step = run.config, run.step
+    learning_rate = learning_rate_at(
+        step,
+        config.train.steps,
+        config.train.warmup_steps,
+        config.train.learning_rate,
+        config.train.min_learning_rate,
+    )
+    set_learning_rate(run.optimizer, learning_rate)
+    direction = find_direction(run) if run.method.scores else None
+    sums = torch.zeros(3, dtype=torch.float64, device=run.world.device)
+    for group, sample_ids_N, tokens_NT1 in zip(
+        run.lanes, candidates.sample_ids_Gn, candidates.tokens_GnT1, strict=True
+    ):
+        inputs_NT, targets_NT = inputs_and_targets(tokens_NT1.to(run.world.device), run.manifest)
+        losses_N, choice = train_on_group(run, direction, learning_rate, inputs_NT, targets_NT)
+        run.log.append(
+            step,
+            group,
+            sample_ids_N,
+            choice.picks,
+            learning_rate=learning_rate,
+            loss=losses_N,
+            first_order=choice.first_order,
+            interaction=choice.interaction,
+            self_norm=choice.self_norm,
+        )
+        sums += _sums(losses_N, choice)
+    grad_norm = clip_gradient(run.model, config.train.grad_clip)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+
+    loss, first_order, interaction = sum_over_ranks(sums).tolist()
+    measured = {
+        "train_loss": loss / (config.train.groups * config.selection.picks),
+        "learning_rate": learning_rate,
+        "grad_norm": grad_norm.item(),
+    }
+    if run.method.gram:
+        factor = config.selection.curvature * learning_rate / config.selection.picks
+        measured |= {"curvature": config.selection.curvature}
+        measured |= {"interaction_ratio": factor * interaction / first_order}
+    return measured
+
+
+def find_direction(run: Run) -> Direction:
+    """The mean gradient of this step's fresh target samples, which the ranks share out among them."""
+    samples_m = target_samples(run.manifest, run.config.train.seed, run.step, run.config.selection.validation)
+    inputs_nT, targets_nT = run.held_out["target"].share(samples_m)
+    with run.recorder:
+        run.model(inputs_nT, targets_nT).sum().backward()
+    return run.recorder.direction(samples=len(samples_m))
+
+
+def train_on_group(
+    run: Run, direction: Direction | None, learning_rate: float, inputs_NT: Tensor, targets_NT: Tensor
+) -> tuple[Tensor, Choice]:
+    """Adds the gradient of the group's picks, each at its weight in the step's mean; (losses [N], choice)."""
+    settings = run.config.selection
+    share = 1 / (run.config.train.groups * settings.picks)
+    if direction is None:
+        losses_N = run.model(inputs_NT, targets_NT)
+        (losses_N.sum() * share).backward()
+        return losses_N.detach(), Choice(torch.arange(len(losses_N), device=losses_N.device))
+    with run.recorder:
+        losses_N = run.model(inputs_NT, targets_NT)
+        losses_N.sum().backward()
+    choice = run.method.choose(
+        run.recorder, direction, settings.picks, learning_rate / settings.picks, settings.curvature
+    )
+    run.recorder.add_gradient(choice.picks, share)
+    run.recorder.release()
+    return losses_N.detach(), choice
+
+
+def _sums(losses_N: Tensor, choice: Choice) -> Tensor:
+    """[loss of the picks, |first-order| of all, |interaction| of all], each summed over the group."""
+    parts = [losses_N[choice.picks].sum()]
+    for values_N in (choice.first_order, choice.interaction):
+        parts.append(losses_N.new_zeros(()) if values_N is None else values_N.abs().sum())
+    return torch.stack([part.double() for part in parts])
+
+
+def _timed(stream: CandidateStream, steps: int) -> Iterator[tuple[Candidates, float]]:
+    """(candidates, seconds waited for them) of so many steps."""
+    source = iter(stream)
+    for _ in range(steps):
+        started = time.perf_counter()
+        candidates = next(source)
+        yield candidates, time.perf_counter() - started
+
+
+class _progress:
+    """A bar with the steps' rate and time left; evaluations stay on the screen as lines. Silent on other ranks."""
+
+    def __init__(self, console: Console, steps: int, run: Run):
+        self._run, self._steps = run, steps
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.2f} steps/s, left"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, disable=not run.world.leads)
+        self._task = self._bar.add_task("training", total=steps, completed=run.step, rate=0.0)
+        self._began = run.seconds, run.step
+
+    def __enter__(self):
+        self._bar.start()
+        return self._advance
+
+    def __exit__(self, *_) -> None:
+        self._bar.stop()
+
+    def _advance(self, measured: dict[str, float]) -> None:
+        run, (seconds, step) = self._run, self._began
+        if "val_loss" in measured:
+            self._bar.console.print(
+                f"step {run.step:>6}  val {measured['val_loss']:.4f}  test {measured['test_loss']:.4f}  "
+                f"{run.seconds:8.1f} s",
+                highlight=False,
+            )
+            return
+        rate = (run.step - step) / max(run.seconds - seconds, 1e-9)
+        self._bar.update(self._task, completed=run.step, rate=rate, description=f"loss {measured['train_loss']:.3f}")
+
+
+def main() -> int:
+    """Runs the command line; 2 after a sentence on standard error where the input is at fault."""
+    console = Console(stderr=False)
+    world = None
+    try:
+        config = parse()
+        config.check()
+        RunFolder(config.out).check(config.train.resume)
+        world = World.join()
+        run = Run(config, world)
+        if world.leads:
+            parameters = sum(p.numel() for p in run.model.parameters())
+            console.print(
+                f"{parameters / 1e6:.1f} M parameters on {world.size} x {world.device.type}, method "
+                f"{config.selection.method}, steps {run.step} to {config.train.steps}, run folder {config.out}",
+                highlight=False,
+            )
+        train(run, console)
+    except ValueError as error:
+        if world is None or world.leads:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if world is not None:
+            world.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What a dataset is to be made of, and how: the options of `prepare` and their defaults."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.documents import Corpus, Document, estimated_characters, read_corpus
+from pipeline.splits import HELD_OUT, SplitRule
+
+# Each of target, val and test is this share of the documents it is drawn from, until that is more text than
+# anyone measures on: 6 % of a corpus of 20 MB is 1.2 MB, and of 40 GB 8 MB are taken.
+_HELD_OUT_SHARE = 0.06
+_HELD_OUT_CHARACTERS = 8_000_000
+
+
+@dataclass(frozen=True)
+class CorpusDefaults:
+    """What `prepare` does when no option says otherwise."""
+
+    seq_len: int = 1024
+    vocab_size: int = 32_768
+    target_sources: tuple[str, ...] = ()
+
+
+_DEFAULTS = {"installed-docs": CorpusDefaults(128, 4096, ("topics", "docstrings"))}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to make a dataset of, and how."""
+
+    corpus: Corpus
+    """Where the text comes from; installed-docs is the documentation and code installed on this machine."""
+    out: Path
+    """The dataset folder to make."""
+    data_files: tuple[str, ...] = ()
+    """Paths or globs of the files of corpus json, parquet or text (.gz, .bz2, .xz and .zst too)."""
+    text_field: str = "text"
+    """The field of a record (json, parquet) that holds the text."""
+    source_field: str | None = None
+    """The field that names a document's source; by default the source is the file's name without suffixes."""
+    id_field: str | None = None
+    """The field that identifies a document; by default it is '<file>:<running number>'."""
+    target_sources: tuple[str, ...] | None = None
+    """The sources that target, val and test are drawn from (default: all; of installed-docs the prose)."""
+    target_fraction: float | None = None
+    """The share of those sources' documents that become split target (default: 0.06, less of a large corpus)."""
+    val_fraction: float | None = None
+    """The same for split val."""
+    test_fraction: float | None = None
+    """The same for split test."""
+    tokenizer: str | None = None
+    """A tokenizer.json, or gpt2 for GPT-2's from the hub; by default one is trained on the train split."""
+    vocab_size: int | None = None
+    """The size of the tokenizer to train (default: 32768; for installed-docs 4096)."""
+    seq_len: int | None = None
+    """T: the tokens a model sees at once; a sample holds one more (default: 1024; for installed-docs 128)."""
+    packing: Literal["concat", "document"] = "concat"
+    """concat joins documents end to end; document gives each its own samples and masks the padding."""
+    shard_size: float = 64
+    """The largest size of a shard, in MB."""
+    seed: int = 0
+    """Decides which documents go to which split, and the order of the samples on disk."""
+
+    def defaults(self) -> CorpusDefaults:
+        return _DEFAULTS.get(self.corpus, CorpusDefaults())
+
+    @property
+    def sequence_length(self) -> int:
+        return self.defaults().seq_len if self.seq_len is None else self.seq_len
+
+    @property
+    def trained_vocab_size(self) -> int:
+        return self.defaults().vocab_size if self.vocab_size is None else self.vocab_size
+
+    def documents(self) -> Iterator[Document]:
+        return read_corpus(self.corpus, self.data_files, self.text_field, self.id_field, self.source_field)
+
+    def check(self) -> None:
+        """Raise ValueError for a value that makes no dataset."""
+        if self.sequence_length < 1:
+            raise ValueError(f"--seq-len is {self.sequence_length}; it must be at least 1")
+        if self.shard_size <= 0:
+            raise ValueError(f"--shard-size is {self.shard_size}; it must be above 0 (MB)")
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}; it must not be negative")
+        if self.tokenizer is not None and self.vocab_size is not None:
+            raise ValueError("--vocab-size is for a tokenizer to be trained: leave it out, or leave out --tokenizer")
+
+    def split_rule(self) -> SplitRule:
+        """Which documents go to which split. ValueError when there are no files, or the fractions make no sense."""
+        characters = estimated_characters(self.corpus, self.data_files)
+        share = min(_HELD_OUT_SHARE, _HELD_OUT_CHARACTERS / max(characters, 1))
+        shares = {
+            name: share if getattr(self, f"{name}_fraction") is None else getattr(self, f"{name}_fraction")
+            for name in HELD_OUT
+        }
+        sources = self.defaults().target_sources if self.target_sources is None else self.target_sources
+        return SplitRule(self.seed, **shares, target_sources=tuple(sorted(sources)))

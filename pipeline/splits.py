@@ -1,0 +1,56 @@
+"""Which documents train, which steer the selection, and which are only ever measured."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+from pipeline.documents import Document
+
+SPLITS = ("train", "target", "val", "test")
+HELD_OUT = SPLITS[1:]
+
+
+def fraction(seed: int, purpose: str, document_id: str) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments, evenly spread over document ids."""
+    digest = hashlib.sha256(f"{seed} {purpose} {document_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Deals documents to splits by a hash of their id, so a document's split never depends on the others.
+
+    `target`, `val` and `test` are fractions of the documents of `target_sources` (empty: of all documents);
+    the rest, and every document of another source, is `train`. Raises ValueError for fractions that are not
+    above 0 or leave nothing to train on.
+    """
+
+    seed: int
+    target: float
+    val: float
+    test: float
+    target_sources: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name in HELD_OUT:
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"the {name} fraction is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.target + self.val + self.test >= 1:
+            raise ValueError("the target, val and test fractions add up to 1 or more: nothing is left to train on")
+
+    def split_of(self, document: Document) -> str:
+        if self.target_sources and document.source not in self.target_sources:
+            return "train"
+        where = fraction(self.seed, "split", document.id)
+        for name in HELD_OUT:
+            where -= getattr(self, name)
+            if where < 0:
+                return name
+        return "train"
+
+    def record(self) -> dict:
+        """What manifest.json says of this rule."""
+        return {
+            "by": "sha256 of '<seed> split <document id>', first 8 bytes as a fraction",
+            **asdict(self),
+            "target_sources": list(self.target_sources),
+        }

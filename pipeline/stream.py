@@ -1,0 +1,207 @@
+"""CandidateStream: (manifest, seed, step) -> groups of candidates, read ahead of the step by worker processes.
+
+Group g of every step is fed by lane g of the stream (pipeline/order.py says which samples a lane holds). A
+lane reads one window of samples at a time, so resuming at a step reads no more than that window again. Shape
+suffixes: G groups here (lanes of this rank), n candidates drawn a group, T1 = T + 1 tokens.
+"""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from pipeline.order import EpochOrder, pass_order
+from pipeline.shards import Manifest, SplitReader
+
+# Samples a lane holds in memory: 2 MB at T = 1024. Prepare has shuffled the samples already; windows give
+# every epoch another neighbourhood.
+WINDOW = 1024
+_STEPS_AHEAD = 4  # steps each worker reads ahead: a window is read while earlier steps are trained on
+
+
+class Candidates(NamedTuple):
+    """The candidates of one step, for the lanes of one rank."""
+
+    step: int
+    sample_ids_Gn: torch.Tensor  # int64
+    tokens_GnT1: torch.Tensor  # int64
+
+
+class CandidateStream:
+    """Endless groups of candidates over the `train` split of the dataset in `folder`.
+
+    groups: G, over all ranks; drawn: candidates a group gets each step; lanes: the groups this rank wants, in
+    the order it wants them; step: the first step to yield; workers: processes that read ahead (0: read in
+    this one). What is yielded depends on (manifest, seed, groups, drawn, window, lane, step) and on nothing
+    else. Raises ValueError when an epoch holds fewer samples than one step needs, or an argument is out of
+    range; iterating raises ValueError naming the shard when one is broken, also when a worker met it.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        groups: int,
+        drawn: int,
+        seed: int,
+        lanes: Sequence[int],
+        step: int = 0,
+        workers: int = 0,
+        window: int = WINDOW,
+    ):
+        self.folder, self.seed, self.step, self.drawn = Path(folder), seed, step, drawn
+        self.lanes = list(lanes)
+        self.workers = min(workers, len(self.lanes))
+        self.manifest = Manifest.load(folder)
+        for name, value, least in [
+            ("groups", groups, 1),
+            ("drawn", drawn, 1),
+            ("window", window, 1),
+            ("seed", seed, 0),
+            ("step", step, 0),
+            ("workers", workers, 0),
+        ]:
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        if len(set(self.lanes)) < len(self.lanes) or not set(self.lanes) <= set(range(groups)) or not self.lanes:
+            raise ValueError(f"lanes are {self.lanes}; they must be different numbers from 0 to {groups - 1}")
+        samples = self.manifest.samples("train")
+        if samples < groups * drawn:
+            raise ValueError(
+                f"{folder} has fewer samples than one step needs: {samples} in split train, where "
+                f"{groups} groups of {drawn} candidates take {groups * drawn}"
+            )
+        sizes = [shard.samples for shard in self.manifest.shards["train"]]
+        self._order = EpochOrder(sizes, groups=groups, drawn=drawn, seed=seed, window=window)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._order.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Candidates]:
+        reading = _LaneReader(self.folder, self._order, self.lanes, self.drawn, self.step)
+        parts = iter(self._loader(reading)) if self.workers else iter(reading)
+        shape = (len(self.lanes), self.drawn)
+        for step in count(self.step):
+            ids_Gn = torch.empty(shape, dtype=torch.int64)
+            tokens_GnT1 = torch.empty((*shape, self.manifest.sequence_length + 1), dtype=torch.int64)
+            for _ in range(max(self.workers, 1)):
+                part = next(parts)
+                if isinstance(part, str):
+                    raise ValueError(part)
+                read_step, worker, ids, tokens = part
+                assert read_step == step
+                ids_Gn[worker :: max(self.workers, 1)] = ids
+                tokens_GnT1[worker :: max(self.workers, 1)] = tokens.to(torch.int64)
+            self.step = step + 1
+            yield Candidates(step, ids_Gn, tokens_GnT1)
+
+    def _loader(self, reading: "_LaneReader") -> DataLoader:
+        # Not fork: by now this process may hold CUDA, and threads of torch.distributed whose locks a forked
+        # child would inherit locked. A fork server forks from a clean process, and having imported this
+        # module beforehand it starts a worker faster than spawn does.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        return DataLoader(
+            reading,
+            batch_size=None,
+            num_workers=self.workers,
+            multiprocessing_context=context,
+            prefetch_factor=_STEPS_AHEAD,
+            generator=torch.Generator(),  # it would draw from the global one, which is the training run's
+        )
+
+    def state_dict(self) -> dict:
+        """Where the stream stands: the next step that it will yield, of which dataset and seed."""
+        return {"manifest": self.manifest.sha256, "seed": self.seed, "step": self.step}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from `state` (the next iteration begins there). ValueError for another dataset or seed."""
+        if state["manifest"] != self.manifest.sha256:
+            raise ValueError(
+                f"the state belongs to another dataset: its manifest's sha256 is {state['manifest']}, that of "
+                f"{self.folder} is {self.manifest.sha256}"
+            )
+        if state["seed"] != self.seed:
+            raise ValueError(f"the state was saved with seed {state['seed']}, but this stream has seed {self.seed}")
+        self.step = state["step"]
+
+
+class _LaneReader(IterableDataset):
+    """Yields (step, worker, ids, tokens) of the lanes that fall to this worker: every workers-th of `lanes`.
+
+    A ValueError (a broken shard) is yielded as its sentence: raised here, DataLoader would wrap it in a
+    traceback.
+    """
+
+    def __init__(self, folder: Path, order: EpochOrder, lanes: list[int], drawn: int, step: int):
+        self.folder, self.order, self.lanes, self.drawn, self.step = folder, order, lanes, drawn, step
+
+    def __iter__(self):
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        mine = self.lanes[worker::workers]
+        try:
+            reader = SplitReader(self.folder, "train", open_shards=2 * len(mine))
+            lanes = [_Lane(lane, reader, self.order, self.drawn) for lane in mine]
+            for step in count(self.step):
+                ids, tokens = zip(*(lane.read(step) for lane in lanes), strict=True)
+                yield step, worker, torch.from_numpy(np.stack(ids)), torch.from_numpy(np.stack(tokens))
+        except ValueError as error:
+            yield str(error)
+
+
+class _Lane:
+    """One lane, and the window of it that was read last."""
+
+    def __init__(self, lane: int, reader: SplitReader, order: EpochOrder, drawn: int):
+        self.lane, self.reader, self.order, self.drawn = lane, reader, order, drawn
+        self._held = None
+
+    def read(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sample ids [n] and tokens [n, T+1] of this lane's group at `step`."""
+        epoch, step = divmod(step, self.order.steps_per_epoch)
+        first, last = step * self.drawn, (step + 1) * self.drawn
+        length = self.order.window_length
+        ids, tokens = [], []
+        for number in range(first // length, (last - 1) // length + 1):
+            self._hold(epoch, number)
+            begin, end = max(first - number * length, 0), last - number * length
+            ids.append(self._ids[begin:end])
+            tokens.append(self._tokens[begin:end])
+        return np.concatenate(ids), np.concatenate(tokens)
+
+    def _hold(self, epoch: int, number: int):
+        if self._held == (epoch, number):
+            return
+        ids, permuted = self.order.window(epoch, self.lane, number)
+        self._ids, self._tokens = ids[permuted], self.reader.tokens(ids)[permuted]
+        self._held = (epoch, number)
+
+
+def target_samples(manifest: Manifest, seed: int, step: int, m: int) -> np.ndarray:
+    """The m samples of split `target` that steer `step`: sample numbers, int64 [m].
+
+    Steps walk through the split in passes; each pass is a fresh permutation of all its samples. Raises
+    ValueError when m is more than one pass holds.
+    """
+    samples = manifest.samples("target")
+    if not 0 < m <= samples:
+        raise ValueError(f"{m} target samples a step are asked for; split target of {manifest.folder} has {samples}")
+    first = step * m
+    passes = range(first // samples, (first + m - 1) // samples + 1)
+    line = np.concatenate([pass_order(samples, seed, number) for number in passes])
+    begin = first - passes[0] * samples
+    return line[begin : begin + m]
+
+
+def evaluation_samples(manifest: Manifest, split: str, n: int) -> np.ndarray:
+    """A fixed choice of n samples evenly spread over `split` (all of them if it has fewer): int64, ascending."""
+    samples = manifest.samples(split)
+    n = min(n, samples)
+    return np.arange(n, dtype=np.int64) * samples // max(n, 1)

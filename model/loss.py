@@ -33,16 +33,16 @@ def logit_gradient(
     (softmax - one-hot) * scale, [M, V], in float32 (float64 where the hidden states are); `normaliser_M` is the
     log-sum-exp of each token's whole row of logits, so a slice of the vocabulary needs nothing of the rest.
     """
-    logits_MV = hidden_MD @ weight_VD.T
-    gradient_MV = logits_MV.to(normaliser_M.dtype).sub_(normaliser_M[:, None]).exp_()
-    return _subtract_one_hot(gradient_MV, targets_M - start).mul_(scale_M[:, None])
+    logits_MV = (hidden_MD @ weight_VD.T).to(normaliser_M.dtype)
+    softmax_MV = logits_MV.sub_(normaliser_M[:, None]).exp_().mul_(scale_M[:, None])
+    return _subtract_at_targets(softmax_MV, targets_M - start, scale_M)
 
 
-def _subtract_one_hot(gradient_MV: Tensor, targets_M: Tensor) -> Tensor:
-    inside_M = (targets_M >= 0) & (targets_M < gradient_MV.shape[1])
-    column_M = targets_M.clamp(0, gradient_MV.shape[1] - 1)
-    ones_M = inside_M.to(gradient_MV.dtype)
-    return gradient_MV.scatter_add_(1, column_M[:, None], -ones_M[:, None])
+def _subtract_at_targets(softmax_MV: Tensor, targets_M: Tensor, scale_M: Tensor) -> Tensor:
+    """In place: takes scale_M off at each token's target, where that is among the columns."""
+    inside_M = (targets_M >= 0) & (targets_M < softmax_MV.shape[1])
+    column_M = targets_M.clamp(0, softmax_MV.shape[1] - 1)
+    return softmax_MV.scatter_add_(1, column_M[:, None], -(scale_M * inside_M)[:, None])
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -61,12 +61,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
         for part in _chunks(N * T, weight_VD.shape[0]):
             logits_MV = (hidden_MD[part] @ weight_VD.T).to(wide)
-            normaliser_M[part] = torch.logsumexp(logits_MV, dim=1)
+            highest_M1 = logits_MV.amax(dim=1, keepdim=True)
             target_logit_M = logits_MV.gather(1, targets_M[part].clamp(min=0)[:, None]).squeeze(1)
+            exponential_MV = logits_MV.sub_(highest_M1).exp_()
+            sum_M1 = exponential_MV.sum(dim=1, keepdim=True)
+            normaliser_M[part] = (highest_M1 + sum_M1.log()).squeeze(1)
             losses_M[part] = (normaliser_M[part] - target_logit_M) * scale_M[part]
             if needs_hidden or needs_weight:
-                logits_MV.sub_(normaliser_M[part][:, None]).exp_()
-                gradient_MV = _subtract_one_hot(logits_MV, targets_M[part]).mul_(scale_M[part][:, None])
+                softmax_MV = exponential_MV.mul_(scale_M[part][:, None] / sum_M1)
+                gradient_MV = _subtract_at_targets(softmax_MV, targets_M[part], scale_M[part])
                 gradient_MV = gradient_MV.to(hidden_NTD.dtype)
             if needs_hidden:
                 grad_hidden_MD[part] = gradient_MV @ weight_VD

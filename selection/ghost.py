@@ -243,13 +243,14 @@ def _gram(uses: list[Use]) -> Tensor:
 
 def _rows_of_samples(uses: list[Use]) -> Iterator[tuple[int, int, Tensor]]:
     """(start, stop, per-sample gradients [N, (stop - start) * ...]) over blocks of the parameter's rows."""
+    uses = sorted(uses, key=lambda use: isinstance(use, RowScatter))  # a scatter adds into a block already there
     rows = uses[0].rows
     step = max(1, ROWS_BUDGET // (uses[0].samples * uses[0].row_size))
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         block = uses[0].rows_of_samples(start, stop)
         for use in uses[1:]:
-            block = block + use.rows_of_samples(start, stop)
+            block = use.add_rows_of_samples(block, start, stop)
         yield start, stop, block.flatten(1)
 
 

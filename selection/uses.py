@@ -87,6 +87,10 @@ class OuterProduct:
         """Rows [start, stop) of every sample's gradient, [N, stop - start, i]."""
         return product(self.left_NTo[:, :, start:stop].transpose(1, 2), self.right_NTi)
 
+    def add_rows_of_samples(self, out_Nri: Tensor, start: int, stop: int) -> Tensor:
+        """rows_of_samples added in place to those of another use of the parameter."""
+        return out_Nri.add_(self.rows_of_samples(start, stop))
+
     def gram(self) -> Tensor:
         """<g_i, g_j> by token pairs, [N, N]: sum_tt' (left_it . left_jt') (right_it . right_jt')."""
         left_No, right_Ni = self.left_NTo.flatten(0, 1), self.right_NTi.flatten(0, 1)
@@ -161,6 +165,8 @@ class FusedHead:
         left_NTv = self.left(self.weight()[start:stop], slice(None), slice(None), start)
         return product(left_NTv.transpose(1, 2), self.hidden_NTD)
 
+    add_rows_of_samples = OuterProduct.add_rows_of_samples
+
 
 @dataclass
 class RowScatter:
@@ -191,15 +197,17 @@ class RowScatter:
         return (direction_VD[self.index_NT].to(wide) * self.values_NTD).sum(dim=(1, 2))
 
     def rows_of_samples(self, start: int, stop: int) -> Tensor:
-        N, T, D = self.values_NTD.shape
-        wide = wide_dtype(self.values_NTD.dtype)
-        inside_NT = (self.index_NT >= start) & (self.index_NT < stop)
-        # Tokens outside the block fall into one spare row at the end of each sample's part.
-        row_NT = torch.where(inside_NT, self.index_NT - start, stop - start)
-        row_NT = row_NT + (stop - start + 1) * torch.arange(N, device=row_NT.device)[:, None]
-        out = self.values_NTD.new_zeros(N * (stop - start + 1), D, dtype=wide)
-        out.index_add_(0, row_NT.flatten(), self.values_NTD.flatten(0, 1).to(wide))
-        return out.view(N, stop - start + 1, D)[:, :-1]
+        N, _, D = self.values_NTD.shape
+        out_NrD = self.values_NTD.new_zeros(N, stop - start, D, dtype=wide_dtype(self.values_NTD.dtype))
+        return self.add_rows_of_samples(out_NrD, start, stop)
+
+    def add_rows_of_samples(self, out_NrD: Tensor, start: int, stop: int) -> Tensor:
+        """rows_of_samples added in place to those of another use: only the rows of tokens are touched."""
+        sample, token = ((self.index_NT >= start) & (self.index_NT < stop)).nonzero(as_tuple=True)
+        row = self.index_NT[sample, token] - start + (stop - start) * sample
+        values = self.values_NTD[sample, token].to(out_NrD.dtype)
+        out_NrD.view(-1, out_NrD.shape[2]).index_add_(0, row, values)
+        return out_NrD
 
     def used_rows_only(self) -> "RowScatter":
         """The same gradients without the rows no sample touches: inner products stay what they are."""
@@ -233,6 +241,9 @@ class PerSample:
 
     def rows_of_samples(self, start: int, stop: int) -> Tensor:
         return self.values[:, start:stop]
+
+    def add_rows_of_samples(self, out: Tensor, start: int, stop: int) -> Tensor:
+        return out + self.values[:, start:stop]  # not in place: the block may be a view of another use's values
 
 
 Use = OuterProduct | FusedHead | RowScatter | PerSample

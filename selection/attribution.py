@@ -47,7 +47,7 @@ SPANS = pa.schema(
         ("source", pa.string()),
         ("first", pa.int64()),
         ("last", pa.int64()),
-        ("share", pa.float32()),
+        ("share", pa.float64()),
         ("rarity", pa.float32()),
     ]
 )
@@ -64,9 +64,7 @@ def spans_table(samples: Iterable[tuple[int, Iterable, float | None]]) -> pa.Tab
             share = (span.last - span.first) / characters if characters else 1 / len(spans)
             rows.append((sample_id, span.document, span.source, span.first, span.last, share, rarity))
     columns = list(zip(*rows, strict=True)) if rows else [[] for _ in SPANS]
-    return pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, SPANS, strict=True)], SPANS
-    )
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, SPANS, strict=True)], SPANS)
 
 
 class OpenLog:
@@ -94,6 +92,11 @@ class OpenLog:
     def __exit__(self, *exception) -> None:
         self._database.close()
         self._spill.cleanup()
+
+    @property
+    def knows_documents(self) -> bool:
+        """Whether any span is known."""
+        return self.ask("SELECT count(*) > 0 AS any FROM spans")["any"][0].as_py()
 
     def define(self, name: str, rows: pa.Table | list[Path]) -> None:
         """Make a table, or the rows of Parquet files, known to queries by a name."""

@@ -1,7 +1,7 @@
 """What a selection favours: pick rate against what can be said of a sample without its score.
 
-Every feature is cut into ten bins of about equally many candidates (quantiles by DuckDB's t-digest), so that
-a flat pick rate over the bins means the choice is blind to the feature.
+Every feature is cut into ten bins of about equally many candidates, so that a flat pick rate over the bins
+means the choice is blind to the feature.
 """
 
 import pyarrow as pa
@@ -41,7 +41,7 @@ def bias(log: OpenLog, feature: str) -> pa.Table:
         raise ValueError(f"there is no feature {feature!r}: the features are {', '.join(FEATURES)}")
     rows, value = FEATURES[feature]
     quantiles = [i / BINS for i in range(1, BINS)]
-    edges = log.ask(f"SELECT approx_quantile({value}, {quantiles}) AS edges FROM {rows}")["edges"][0].as_py()
+    edges = log.ask(f"SELECT quantile_disc({value}, {quantiles}) AS edges FROM {rows}")["edges"][0].as_py()
     if edges is None:  # nothing of the feature is known
         edges = []
     bins = " + ".join(f"(value >= {edge!r}::DOUBLE)::INTEGER" for edge in sorted(set(edges))) or "0"

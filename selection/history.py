@@ -59,10 +59,18 @@ def step_contents(log: OpenLog, step: int) -> pa.Table:
     )
     if not table.num_rows:
         ends = log.ask("SELECT min(step) AS first, max(step) AS last FROM rows_as_logged").to_pylist()[0]
-        raise ValueError(
-            f"step {step} is not in the selection log: it has steps {ends['first']} to {ends['last']}"
-        )
+        raise ValueError(f"step {step} is not in the selection log: it has steps {ends['first']} to {ends['last']}")
     return table
+
+
+def first_samples(log: OpenLog, documents: list[str]) -> dict[str, int]:
+    """For each document the sample that has the earliest part of it, of those in the log."""
+    table = log.ask(
+        """SELECT document, min_by(sample_id, "first") AS sample_id FROM spans
+        WHERE document IN (SELECT unnest($documents)) GROUP BY document""",
+        documents=documents,
+    )
+    return dict(zip(table["document"].to_pylist(), table["sample_id"].to_pylist(), strict=True))
 
 
 def document_samples(log: OpenLog, document: str) -> pa.Table:

@@ -86,20 +86,24 @@ class CandidateStream:
     def __iter__(self) -> Iterator[Candidates]:
         reading = _LaneReader(self.folder, self._order, self.lanes, self.drawn, self.step)
         parts = iter(self._loader(reading)) if self.workers else iter(reading)
+        stride = max(self.workers, 1)
         shape = (len(self.lanes), self.drawn)
-        for step in count(self.step):
-            ids_Gn = torch.empty(shape, dtype=torch.int64)
-            tokens_GnT1 = torch.empty((*shape, self.manifest.sequence_length + 1), dtype=torch.int64)
-            for _ in range(max(self.workers, 1)):
-                part = next(parts)
-                if isinstance(part, str):
-                    raise ValueError(part)
-                read_step, worker, ids, tokens = part
-                assert read_step == step
-                ids_Gn[worker :: max(self.workers, 1)] = ids
-                tokens_GnT1[worker :: max(self.workers, 1)] = tokens.to(torch.int64)
-            self.step = step + 1
-            yield Candidates(step, ids_Gn, tokens_GnT1)
+        try:
+            for step in count(self.step):
+                ids_Gn = torch.empty(shape, dtype=torch.int64)
+                tokens_GnT1 = torch.empty((*shape, self.manifest.sequence_length + 1), dtype=torch.int64)
+                for _ in range(stride):
+                    part = next(parts)
+                    if isinstance(part, str):
+                        raise ValueError(part)
+                    read_step, worker, ids, tokens = part
+                    assert read_step == step
+                    ids_Gn[worker::stride] = torch.from_numpy(ids)
+                    tokens_GnT1[worker::stride] = torch.from_numpy(tokens.astype(np.int64))
+                self.step = step + 1
+                yield Candidates(step, ids_Gn, tokens_GnT1)
+        finally:
+            del parts  # ends the workers now, even while the traceback of an error keeps this frame
 
     def _loader(self, reading: "_LaneReader") -> DataLoader:
         # Not fork: by now this process may hold CUDA, and threads of torch.distributed whose locks a forked
@@ -113,6 +117,7 @@ class CandidateStream:
             num_workers=self.workers,
             multiprocessing_context=context,
             prefetch_factor=_STEPS_AHEAD,
+            collate_fn=_as_it_is,
             generator=torch.Generator(),  # it would draw from the global one, which is the training run's
         )
 
@@ -130,6 +135,12 @@ class CandidateStream:
         if state["seed"] != self.seed:
             raise ValueError(f"the state was saved with seed {state['seed']}, but this stream has seed {self.seed}")
         self.step = state["step"]
+
+
+def _as_it_is(part):
+    """Keeps DataLoader from making tensors of arrays: a tensor travels by a file descriptor and shared memory, which
+    takes longer than copying a step's two bytes a token, and small containers have little of it."""
+    return part
 
 
 class _LaneReader(IterableDataset):
@@ -151,7 +162,7 @@ class _LaneReader(IterableDataset):
             lanes = [_Lane(lane, reader, self.order, self.drawn) for lane in mine]
             for step in count(self.step):
                 ids, tokens = zip(*(lane.read(step) for lane in lanes), strict=True)
-                yield step, worker, torch.from_numpy(np.stack(ids)), torch.from_numpy(np.stack(tokens))
+                yield step, worker, np.stack(ids), np.stack(tokens)
         except ValueError as error:
             yield str(error)
 

@@ -1,0 +1,212 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+
+from pipeline.shards import Manifest, Span, SplitReader
+from pipeline.verify import verify
+from pipeline.writer import Sample, ShardWriter
+
+
+@pytest.fixture
+def dataset(make_dataset, tmp_path):
+    make_dataset(tmp_path, samples=25, per_shard=10)
+    return tmp_path
+
+
+def test_the_manifest_counts_what_was_written(dataset):
+    manifest = Manifest.load(dataset)
+    train = manifest.shards["train"]
+    names = [(shard.name, shard.samples, shard.tokens, shard.first_sample) for shard in train]
+    assert names == [
+        ("train-000000.tar", 10, 30, 0),
+        ("train-000001.tar", 10, 30, 10),
+        ("train-000002.tar", 5, 15, 20),
+    ]
+    assert [os.path.getsize(dataset / shard.name) for shard in train] == [shard.bytes for shard in train]
+    assert {split: manifest.samples(split) for split in manifest.shards} == {
+        "train": 25,
+        "target": 5,
+        "val": 5,
+        "test": 5,
+    }
+
+
+@pytest.mark.parametrize("open_shards", [1, 4])
+def test_any_samples_in_any_order(dataset, tokens_of, open_shards):
+    reader = SplitReader(dataset, "train", open_shards=open_shards)
+    assert reader.samples == 25
+    ids = [24, 3, 3, 11, 0, 19, 20, 9, 10]
+    tokens = reader.tokens(ids)
+    assert tokens.dtype == np.uint16
+    assert tokens.tolist() == [tokens_of(sample) for sample in ids]
+    assert (reader.tokens(torch.tensor(ids)) == tokens).all()
+    assert reader.tokens([]).shape == (0, 4)
+    assert [reader.spans(sample) for sample in (12, 24)] == [
+        [Span("doc-12", "made", 0, 12)],
+        [Span("doc-24", "made", 0, 24)],
+    ]
+    assert SplitReader(dataset, "val").tokens([4]).tolist() == [tokens_of(4)]
+
+
+def test_wrong_numbers_and_splits_get_a_sentence(dataset):
+    for wrong in (25, -1):
+        with pytest.raises(ValueError, match=f"there is no sample {wrong} in split train .* samples 0 to 24"):
+            SplitReader(dataset).tokens([0, wrong])
+        with pytest.raises(ValueError, match=f"there is no sample {wrong}"):
+            SplitReader(dataset).spans(wrong)
+    with pytest.raises(ValueError, match="there is no split 'valid': the splits are train, target, val, test"):
+        SplitReader(dataset, "valid")
+
+
+def test_plain_webdataset_reads_the_shards(dataset, tokens_of):
+    urls = [str(dataset / shard.name) for shard in Manifest.load(dataset).shards["train"]]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode())
+    assert [sample["__key__"] for sample in samples] == [f"{i:09d}" for i in range(25)]
+    assert [sample["tokens.npy"].tolist() for sample in samples] == [tokens_of(i) for i in range(25)]
+    assert samples[7]["json"]["spans"] == [{"document": "doc-7", "source": "made", "first": 0, "last": 7}]
+
+
+def test_shards_are_bounded_and_wide_tokens_kept(tmp_path):
+    limit = 20_000
+    writer = ShardWriter(tmp_path, "train", 9, np.dtype("<u4"), limit)
+    for i in range(100):
+        spans = json.dumps({"spans": [], "filler": "x" * (i * 13 % 700)}).encode()
+        writer.add(Sample(np.full(9, 100_000 + i, dtype="<u4").tobytes(), spans, 8))
+    shards = writer.close()
+    assert sum(shard.samples for shard in shards) == 100
+    assert all(shard.bytes <= limit for shard in shards)
+    assert all(shard.bytes > limit - 3000 for shard in shards[:-1])  # as full as the next sample allowed
+    samples = webdataset.WebDataset([str(tmp_path / shard.name) for shard in shards], shardshuffle=False).decode()
+    arrays = [sample["tokens.npy"] for sample in samples]
+    assert [int(array[0]) for array in arrays] == [100_000 + i for i in range(100)]
+    assert {array.dtype for array in arrays} == {np.dtype("uint32")}
+
+
+def test_one_sample_larger_than_the_limit_still_fits(tmp_path):
+    writer = ShardWriter(tmp_path, "val", 2, np.dtype("<u2"), 10)
+    for _ in range(2):
+        writer.add(Sample(b"\1\0\2\0", b"{}", 1))
+    assert [shard.samples for shard in writer.close()] == [1, 1]
+
+
+def _cut_at_a_member(path):
+    os.truncate(path, 6 * 512)
+
+
+def _cut_and_padded(path):
+    """A cut archive that has its right length again."""
+    size = path.stat().st_size
+    os.truncate(path, 6 * 512)
+    os.truncate(path, size)
+
+
+def _other_shard(path):
+    path.write_bytes((path.parent / "train-000000.tar").read_bytes())
+
+
+def _other_header(path):
+    data = bytearray(path.read_bytes())
+    data[2 * 512 + 3] ^= 1  # in the name of a json
+    path.write_bytes(data)
+
+
+def _other_array(path):
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"'<u2'", b"'<i2'"))
+
+
+def _one_other_array(path):
+    data = path.read_bytes()
+    at = data.rindex(b"'<u2'")
+    path.write_bytes(data[:at] + b"'<i2'" + data[at + 5 :])
+
+
+def _no_array(path):
+    path.write_bytes(path.read_bytes().replace(b"\x93NUMPY", b"\x93nothi"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (_cut_at_a_member, "has 3072 bytes where the manifest says 21504"),
+        (_cut_and_padded, "does not end as a whole archive does"),
+        (_other_shard, "holds other samples than the manifest says"),
+        (_other_header, "has a damaged header at byte 1024"),
+        (_other_array, r"holds int16 \(4,\), not uint16 \(4,\)"),
+        (_one_other_array, "holds token arrays of different types"),
+        (_no_array, "holds something else than arrays"),
+    ],
+)
+def test_a_broken_shard_is_found_out_before_it_is_used(dataset, damage, sentence):
+    path = dataset / "train-000001.tar"
+    damage(path)
+    with pytest.raises(ValueError, match=f"^shard {path} {sentence}.*restore it or prepare the dataset again"):
+        SplitReader(dataset).tokens([12])
+    problems = {shard.name: problem for shard, problem in verify(Manifest.load(dataset)) if problem}
+    assert list(problems) == ["train-000001.tar"]
+    assert f"shard {path} " in problems["train-000001.tar"]
+    assert SplitReader(dataset).tokens([3]).shape == (1, 4)  # the other shards are as good as ever
+
+
+def test_a_shard_with_fewer_samples_than_the_manifest_says(dataset):
+    told = json.loads((dataset / "manifest.json").read_text())
+    told["splits"]["train"]["shards"][2]["samples"] = 6
+    (dataset / "manifest.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"train-000002.tar has 5 samples where the manifest says 6"):
+        SplitReader(dataset).tokens([21])
+
+
+def test_verify_finds_a_flipped_bit_in_the_tokens(dataset):
+    assert all(problem is None for _, problem in verify(Manifest.load(dataset)))
+    path = dataset / "val-000000.tar"
+    data = bytearray(path.read_bytes())
+    data[512 + 128 + 2] ^= 4
+    path.write_bytes(data)
+    problems = [problem for _, problem in verify(Manifest.load(dataset)) if problem]
+    assert problems == [f"shard {path} has other bytes than it was written with (its sha256 differs)"]
+
+
+def test_a_folder_without_manifest_gets_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no manifest.json.*python -m scripts.prepare"):
+        Manifest.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda told: told.update(format=2), "its format is 2"),
+        (lambda told: told.update(packing="tight"), "its packing is tight"),
+        (lambda told: told.pop("tokenizer"), "'tokenizer'"),
+        (lambda told: told["splits"].pop("val"), "'val'"),
+        (lambda told: told["splits"]["val"]["shards"][0].update(name="../val-000000.tar"), "shard name"),
+        (lambda told: told["splits"]["val"]["shards"][0].update(name="train-000000.tar"), "shard name"),
+        (lambda told: told["splits"]["train"]["shards"].pop(0), "the sample numbers of shard train-000001.tar"),
+        (lambda told: told["splits"]["train"]["shards"][0].pop("sha256"), "sha256"),
+    ],
+)
+def test_a_manifest_of_something_else_gets_a_sentence(dataset, change, sentence):
+    told = json.loads((dataset / "manifest.json").read_text())
+    change(told)
+    (dataset / "manifest.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=f"cannot be read as a manifest of format 1.*{sentence}"):
+        Manifest.load(dataset)
+
+
+def test_a_manifest_that_is_no_json_gets_a_sentence(dataset):
+    (dataset / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read as a manifest"):
+        Manifest.load(dataset)
+
+
+def test_another_tokenizer_gets_a_sentence(dataset):
+    (dataset / "tokenizer.json").write_text("{ }")
+    with pytest.raises(ValueError, match=r"tokenizer.json is not the tokenizer that the shards were made with"):
+        Manifest.load(dataset)
+    (dataset / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"tokenizer.json is not the tokenizer"):
+        Manifest.load(dataset)

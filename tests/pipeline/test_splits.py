@@ -1,0 +1,42 @@
+import hashlib
+
+import pytest
+
+from pipeline.documents import Document
+from pipeline.splits import SplitRule, fraction
+
+
+def test_fraction_is_the_stated_hash():
+    digest = hashlib.sha256(b"3 split doc").digest()
+    assert fraction(3, "split", "doc") == int.from_bytes(digest[:8], "big") / 2**64
+
+
+def test_splits_have_their_shares_and_depend_on_seed_and_id_alone():
+    rule = SplitRule(seed=0, target=0.1, val=0.2, test=0.3)
+    splits = [rule.split_of(Document(f"d{i}", "text", "any")) for i in range(10_000)]
+    for split, share in {"target": 0.1, "val": 0.2, "test": 0.3, "train": 0.4}.items():
+        assert abs(splits.count(split) / 10_000 - share) < 0.015  # three standard deviations
+    assert splits == [rule.split_of(Document(f"d{i}", "other text", "else")) for i in range(10_000)]
+    reseeded = SplitRule(seed=1, target=0.1, val=0.2, test=0.3)
+    assert splits != [reseeded.split_of(Document(f"d{i}", "text", "any")) for i in range(10_000)]
+
+
+def test_other_sources_only_train():
+    rule = SplitRule(seed=0, target=0.3, val=0.3, test=0.3, target_sources=("prose",))
+    assert {rule.split_of(Document(f"d{i}", "text", "code")) for i in range(100)} == {"train"}
+    prose = {rule.split_of(Document(f"d{i}", "text", "prose")) for i in range(200)}
+    assert prose == {"train", "target", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    ("fractions", "sentence"),
+    [
+        ((0.0, 0.1, 0.1), "the target fraction is 0.0"),
+        ((0.1, 1.0, 0.1), "the val fraction is 1.0"),
+        ((0.1, 0.1, -0.1), "the test fraction is -0.1"),
+        ((0.5, 0.3, 0.2), "nothing is left to train on"),
+    ],
+)
+def test_senseless_fractions_are_refused(fractions, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SplitRule(0, *fractions)

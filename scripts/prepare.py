@@ -19,7 +19,7 @@ from time import monotonic
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.documents import Document
@@ -44,8 +44,7 @@ class Verify:
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         seconds = max(task.elapsed or 0, 1e-9)
-        megabytes = task.fields["size"] / 1e6
-        return Text(f"{task.completed / seconds:,.0f}/s  {megabytes:,.1f} MB  {megabytes / seconds:.1f} MB/s")
+        return Text(f"{task.completed / seconds:,.0f}/s {task.fields['size'] / 1e6 / seconds:.1f} MB/s")
 
 
 def _watched(progress: Progress, what: str, things: Iterable, total: int | None) -> Iterator:
@@ -63,13 +62,15 @@ def _watched(progress: Progress, what: str, things: Iterable, total: int | None)
 
 
 def _prepare(recipe: Recipe, console: Console) -> int:
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}"), _Rate()]
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    columns = [TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.completed:,}")]
+    columns += [_Rate(table_column=Column(no_wrap=True)), TimeRemainingColumn()]
+    with Progress(*columns, console=console, expand=True) as progress:
         manifest = prepare(recipe, lambda *watched: _watched(progress, *watched))
     console.print(_table(manifest))
+    console.print(f"{recipe.out}: samples of {manifest.sequence_length} + 1 tokens, {manifest.packing}", soft_wrap=True)
     for split, tokens in manifest.dropped_tokens.items():
         if tokens:
-            console.print(f"{split}: {tokens} tokens at its end fill no sample and are dropped")
+            console.print(f"{split}: {tokens} tokens at its end fill no sample and are dropped", soft_wrap=True)
     return 0
 
 
@@ -85,14 +86,13 @@ def _verify(folder: Path, console: Console) -> int:
     if problems:
         print(f"{folder} is broken: {len(problems)} of {total} shards", file=sys.stderr)
         return 1
-    console.print(f"{folder} is whole: {total} shards, and the tokenizer is theirs")
+    console.print(f"{folder} is whole: {total} shards, and the tokenizer is theirs", soft_wrap=True)
     return 0
 
 
 def _table(manifest: Manifest) -> Table:
     """One row per split, then one per source of it."""
-    table = Table(title=f"{manifest.folder}: {manifest.sequence_length + 1} tokens a sample, {manifest.packing}")
-    table.add_column("split / source")
+    table = Table(Column("split / source"))
     for column in ("documents", "samples", "tokens", "MB on disk", "% of split"):
         table.add_column(column, justify="right")
     for split in SPLITS:

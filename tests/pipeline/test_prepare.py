@@ -1,0 +1,304 @@
+import dataclasses
+import json
+import random
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from pipeline.documents import read_corpus
+from pipeline.prepare import prepare
+from pipeline.recipe import Recipe
+from pipeline.shards import Manifest, SplitReader, inputs_and_targets
+from pipeline.splits import SPLITS
+from pipeline.tokenizer import load_tokenizer
+from pipeline.verify import verify
+
+WORDS = [
+    "a",
+    "model",
+    "reads",
+    "text",
+    "and",
+    "predicts",
+    "what",
+    "comes",
+    "next",
+    "über",
+    "漢字",
+    "🎉",
+    "<|endoftext|>",
+]
+DOCUMENTS = 300
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Two files, each a source; the larger one comes first and holds what is not wanted."""
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = random.Random(0)
+    for name, count in (("code", DOCUMENTS * 2 // 3), ("prose", DOCUMENTS // 3)):
+        with open(folder / f"{name}.jsonl", "w") as file:
+            for i in range(count):
+                text = " ".join(draw.choices(WORDS, k=draw.randint(5, 120)))
+                file.write(json.dumps({"text": text, "key": f"{name}-{i}"}) + "\n")
+        with open(folder / f"{name}.jsonl", "a") as file:
+            file.write(json.dumps({"text": "", "key": f"{name}-empty"}) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(corpus, tmp_path_factory):
+    return Recipe(
+        corpus="json",
+        out=tmp_path_factory.mktemp("out") / "data",
+        data_files=(str(corpus / "*.jsonl"),),
+        id_field="key",
+        target_sources=("prose",),
+        target_fraction=0.2,
+        val_fraction=0.2,
+        test_fraction=0.2,
+        vocab_size=300,
+        seq_len=16,
+        shard_size=0.1,
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(recipe):
+    return prepare(recipe)
+
+
+@pytest.fixture(scope="module")
+def texts(recipe):
+    return {d.id: d.text for d in recipe.documents() if d.text}
+
+
+def _bytes(folder: Path):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _spans(manifest, split):
+    reader = SplitReader(manifest.folder, split)
+    return [reader.spans(sample) for sample in range(reader.samples)]
+
+
+def test_the_same_input_gives_the_same_bytes(recipe, dataset, tmp_path):
+    again = prepare(dataclasses.replace(recipe, out=tmp_path / "again"))
+    assert again.sha256 == dataset.sha256
+    assert _bytes(again.folder) == _bytes(dataset.folder)
+    assert not (tmp_path / "again.partial").exists()
+
+
+def test_another_seed_gives_other_splits(recipe, dataset, tmp_path):
+    other = prepare(dataclasses.replace(recipe, out=tmp_path / "other", seed=1))
+    assert {s.document for spans in _spans(other, "val") for s in spans} != {
+        s.document for spans in _spans(dataset, "val") for s in spans
+    }
+
+
+def test_the_manifest_records_what_was_done(recipe, dataset):
+    assert (dataset.corpus, dataset.sequence_length, dataset.packing) == ("json", 16, "concat")
+    assert (dataset.vocab_size, dataset.end_of_text, dataset.dtype.name) == (300, 0, "uint16")
+    rule = dataset.split_rule
+    assert (rule["seed"], rule["target"], rule["val"], rule["test"], rule["target_sources"]) == (
+        0,
+        0.2,
+        0.2,
+        0.2,
+        ["prose"],
+    )
+    documents = [counts["documents"] for split in SPLITS for counts in dataset.sources[split].values()]
+    assert sum(documents) == DOCUMENTS
+    tokenizer = load_tokenizer(dataset.folder / "tokenizer.json")
+    assert tokenizer.get_vocab_size() == 300
+    for split in SPLITS:
+        tokens = sum(counts["tokens"] + counts["documents"] for counts in dataset.sources[split].values())
+        assert sum(shard.tokens for shard in dataset.shards[split]) == dataset.samples(split) * 16
+        assert tokens - 1 - dataset.dropped_tokens[split] == dataset.samples(split) * 16
+    assert len(dataset.shards["train"]) > 3
+    assert all(shard.bytes <= 100_000 for split in SPLITS for shard in dataset.shards[split])
+    assert all(problem is None for _, problem in verify(dataset))
+
+
+def test_splits_share_no_document_and_only_wanted_sources_are_held_out(dataset):
+    documents = {split: {s.document for spans in _spans(dataset, split) for s in spans} for split in SPLITS}
+    for split in SPLITS[1:]:
+        assert {document.split("-")[0] for document in documents[split]} == {"prose"}
+        for other in SPLITS:
+            assert split == other or not documents[split] & documents[other]
+    assert set(dataset.sources["train"]) == {"code", "prose"}
+    assert {source for split in SPLITS[1:] for source in dataset.sources[split]} == {"prose"}
+
+
+@pytest.mark.parametrize("packing", ["concat", "document"])
+def test_texts_come_back_through_the_spans(recipe, dataset, texts, tmp_path, packing):
+    if packing == "document":
+        dataset = prepare(dataclasses.replace(recipe, out=tmp_path / "data", packing="document"))
+    tokenizer = load_tokenizer(dataset.folder / "tokenizer.json")
+    covered = defaultdict(list)
+    for split in SPLITS:
+        reader = SplitReader(dataset.folder, split)
+        tokens = reader.tokens(range(reader.samples))
+        _, targets = inputs_and_targets(tokens, dataset)
+        assert int((targets >= 0).sum()) == sum(shard.tokens for shard in dataset.shards[split])
+        for sample in range(reader.samples):
+            spans = reader.spans(sample)
+            for span in spans:
+                covered[span.document].append((span.first, span.last))
+            decoded = tokenizer.decode([token for token in tokens[sample].tolist() if token != 0])
+            if "\ufffd" not in decoded:  # no character is cut at the sample's edge
+                assert decoded == "".join(texts[span.document][span.first : span.last] for span in spans)
+    whole = 0
+    for document, stretches in covered.items():
+        stretches.sort()
+        assert stretches[0][0] == 0
+        assert all(begin <= end for (_, end), (begin, _) in zip(stretches[1:], stretches, strict=False))
+        whole += stretches[-1][1] == len(texts[document])
+    # Of each split's last document the end may have been dropped; every other text is there to its end.
+    assert whole >= len(texts) - (len(SPLITS) if packing == "concat" else 0)
+
+
+def test_train_samples_are_in_random_order(dataset):
+    """The input came sorted by source; every tenth of the shards holds its share of each."""
+    sources = [spans[-1].source for spans in _spans(dataset, "train")]
+    share = sources.count("prose") / len(sources)
+    size = len(sources) // 4
+    for quarter in range(4):
+        part = sources[quarter * size : (quarter + 1) * size]
+        assert abs(part.count("prose") / size - share) < 0.1
+    held_out = [int(spans[0].document.split("-")[1]) for spans in _spans(dataset, "val")]
+    assert held_out == sorted(held_out)
+
+
+def test_a_given_tokenizer_is_kept(recipe, dataset, tmp_path):
+    path = dataset.folder / "tokenizer.json"
+    kept = prepare(dataclasses.replace(recipe, out=tmp_path / "kept", tokenizer=str(path), vocab_size=None))
+    assert kept.tokenizer_sha256 == dataset.tokenizer_sha256
+    assert _bytes(kept.folder) == _bytes(dataset.folder)
+
+
+def test_the_tokenizer_learns_from_train_documents_only(recipe, tmp_path, monkeypatch):
+    from pipeline import prepare as module
+
+    texts = []
+    train = module.train_tokenizer
+    monkeypatch.setattr(module, "train_tokenizer", lambda it, size: train((texts.append(t) or t for t in it), size))
+    dataset = prepare(dataclasses.replace(recipe, out=tmp_path / "data"))
+    rule = recipe.split_rule()
+    expected = [d.text for d in recipe.documents() if rule.split_of(d) == "train"]
+    assert texts == expected
+    assert len(texts) < DOCUMENTS
+    # Of a large corpus, a sample from beginning to end.
+    texts.clear()
+    monkeypatch.setattr(module, "_TOKENIZER_CHARACTERS", 40_000)
+    prepare(dataclasses.replace(recipe, out=tmp_path / "sampled"))
+    assert 20_000 < sum(map(len, texts)) < 80_000
+    assert set(texts) < set(expected)
+    assert dataset.samples("train") > 0
+
+
+def test_many_sources_keep_the_manifest_small(recipe, corpus, tmp_path, monkeypatch):
+    from pipeline import prepare as module
+
+    monkeypatch.setattr(module, "_SOURCES", 5)
+    changed = {"source_field": "key", "target_sources": (), "out": tmp_path / "data"}
+    dataset = prepare(dataclasses.replace(recipe, **changed))
+    counts = dataset.sources["train"]
+    assert len(counts) == 6
+    assert counts["(other sources)"]["documents"] == sum(c["documents"] for c in counts.values()) - 5
+
+
+def test_default_fractions_shrink_as_the_corpus_grows(tmp_path):
+    small, large = tmp_path / "small.txt", tmp_path / "large.txt"
+    small.write_text("x" * 1000)
+    with open(large, "wb") as file:
+        file.truncate(800_000_000)
+    rules = [Recipe("text", tmp_path / "out", (str(path),)).split_rule() for path in (small, large)]
+    assert [(rule.target, rule.val, rule.test) for rule in rules] == [(0.06,) * 3, (0.01,) * 3]
+
+
+def test_defaults_of_the_corpora(tmp_path):
+    demo, web = Recipe("installed-docs", tmp_path), Recipe("openwebtext", tmp_path)
+    assert (demo.sequence_length, demo.trained_vocab_size) == (128, 4096)
+    assert demo.defaults().target_sources == ("topics", "docstrings")
+    assert (web.sequence_length, web.trained_vocab_size, web.split_rule().target_sources) == (1024, 32768, ())
+    assert web.split_rule().val == pytest.approx(8e6 / 39.769e9)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"target_sources": ("verse",)}, "split target has no sample.*target source verse; sources: code, prose"),
+        ({"val_fraction": 1e-9}, "split val has no sample: 0 documents fell to it.*Raise --val-fraction"),
+        ({"seq_len": 100_000}, "split train has no sample: .* of 100001 tokens. Lower"),
+    ],
+)
+def test_an_empty_split_is_an_error_that_leaves_nothing(recipe, tmp_path, changed, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        prepare(dataclasses.replace(recipe, out=tmp_path / "data", **changed))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_is_never_overwritten(recipe, dataset, tmp_path):
+    before = _bytes(dataset.folder)
+    with pytest.raises(ValueError, match="is a finished dataset: remove it or choose another"):
+        prepare(recipe)
+    assert _bytes(dataset.folder) == before
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists and is no empty folder"):
+        prepare(dataclasses.replace(recipe, out=tmp_path))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_and_leftovers_are_no_obstacle(recipe, dataset, tmp_path):
+    (tmp_path / "data").mkdir()
+    left = tmp_path / "data.partial"
+    (left / "shuffle").mkdir(parents=True)
+    (left / "shuffle" / "000").write_text("of an interrupted run")
+    (left / "train-000000.tar").write_text("of an interrupted run")
+    prepare(dataclasses.replace(recipe, out=tmp_path / "data"))
+    assert _bytes(tmp_path / "data") == _bytes(dataset.folder)
+    assert not left.exists()
+
+
+def test_two_at_once_do_not_mix(recipe, tmp_path):
+    def second(what, things, total):
+        with pytest.raises(ValueError, match="another prepare is writing"):
+            prepare(dataclasses.replace(recipe, out=tmp_path / "data"))
+        tried.append(what)
+        return iter(things)
+
+    tried = []
+    prepare(dataclasses.replace(recipe, out=tmp_path / "data"), second)
+    assert tried == ["reading text for the tokenizer", "encoding documents", "writing train shards"]
+
+
+def test_an_interruption_leaves_nothing(recipe, tmp_path):
+    def watch(what, things, total):
+        for number, thing in enumerate(things):
+            if what == "writing train shards" and number == 100:
+                raise KeyboardInterrupt
+            yield thing
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(dataclasses.replace(recipe, out=tmp_path / "data"), watch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_knows_the_totals(recipe, tmp_path):
+    seen = {}
+
+    def watch(what, things, total):
+        things = list(things)
+        seen[what] = (len(things), total)
+        return iter(things)
+
+    dataset = prepare(dataclasses.replace(recipe, out=tmp_path / "data"), watch)
+    everything = len(list(read_corpus("json", recipe.data_files)))
+    assert seen == {
+        "reading text for the tokenizer": (everything, None),
+        "encoding documents": (everything, everything),
+        "writing train shards": (dataset.samples("train"), dataset.samples("train")),
+    }
+    assert Manifest.load(tmp_path / "data").sha256 == dataset.sha256

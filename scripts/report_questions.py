@@ -119,10 +119,11 @@ def biases(study: Study) -> list[Answer]:
         "rarity": "Pick rate by token rarity (bits per token)",
         "loss": "Pick rate by loss when offered (nats)",
     }
+    table = bias.bias(study.log)
     return [
-        Answer(f"bias_{feature}", titles[feature], table.drop_columns("feature"))
+        Answer(f"bias_{feature}", titles[feature], rows.drop_columns("feature"))
         for feature in bias.FEATURES
-        if (table := bias.bias(study.log, feature)).num_rows
+        if (rows := table.filter(pc.equal(table["feature"], feature))).num_rows
     ]
 
 

@@ -27,7 +27,8 @@ the sample that its characters make up, and of everything that happened to the s
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -99,12 +100,22 @@ class OpenLog:
         return self.ask("SELECT count(*) > 0 AS any FROM spans")["any"][0].as_py()
 
     def define(self, name: str, rows: pa.Table | list[Path]) -> None:
-        """Make a table, or the rows of Parquet files, known to queries by a name."""
+        """Make a table, or the rows of Parquet files, known to queries by a name, in place of what had it."""
+        self._database.unregister(name)  # a registered table would hide the view
         if isinstance(rows, pa.Table):
             self._database.register(name, rows)
         else:
             relation = self._database.read_parquet([str(path) for path in rows])
             relation.create_view(name, replace=True)
+
+    @contextmanager
+    def temporary(self, name: str, query: str) -> Iterator[None]:
+        """Keep the answer to a query as a table for a while, for questions that pass over it more than once."""
+        self._database.execute(f"CREATE TEMP TABLE {name} AS {query}")
+        try:
+            yield
+        finally:
+            self._database.execute(f"DROP TABLE {name}")
 
     def ask(self, query: str, **parameters) -> pa.Table:
         """The answer to a DuckDB query over `candidates`, `spans` and `steps`; `$name` stands for a
@@ -130,15 +141,16 @@ CREATE VIEW candidates AS
 """
 
 # What a sample, document or source adds up to; `share` is 1 for samples.
-_TOTALS = """
-    sum(share) AS offered,
-    coalesce(sum(share) FILTER (is_pick), 0) AS picked,
-    picked / offered AS pick_rate,
-    sum(share * score) / (sum(share) FILTER (score IS NOT NULL)) AS mean_score,
-    sum(share * score) AS total_score,
-    sum(share * contribution) AS contribution,
-    sum(share * second_order) AS second_order
-"""
+_TOTALS = {
+    "offered": "sum(share)",
+    "picked": "coalesce(sum(share) FILTER (is_pick), 0)",
+    "pick_rate": "coalesce(sum(share) FILTER (is_pick), 0) / sum(share)",
+    "mean_score": "sum(share * score) / (sum(share) FILTER (score IS NOT NULL))",
+    "total_score": "sum(share * score)",
+    "contribution": "sum(share * contribution)",
+    "second_order": "sum(share * second_order)",
+}
+_ALL_TOTALS = ", ".join(f"{formula} AS {name}" for name, formula in _TOTALS.items())
 
 
 def summary(log: OpenLog) -> pa.Table:
@@ -175,9 +187,14 @@ def gaps(log: OpenLog) -> pa.Table:
 def samples(log: OpenLog, order: str = "contribution", lowest: bool = False, top: int = 20) -> pa.Table:
     """The `top` samples by a column: times offered and picked, pick_rate, mean_score and total_score over all
     times it was scored, contribution and second_order over the times it was trained on."""
+    formula, direction = _ordering(order, lowest)
     return log.ask(
-        f"""SELECT sample_id, {_TOTALS} FROM (SELECT *, 1.0::DOUBLE AS share FROM candidates)
-        GROUP BY sample_id ORDER BY {_direction(order, lowest)}, sample_id LIMIT $top""",
+        f"""WITH shared AS (SELECT *, 1.0::DOUBLE AS share FROM candidates),
+        best AS (
+            SELECT sample_id, {formula} AS value FROM shared
+            GROUP BY sample_id ORDER BY value {direction}, sample_id LIMIT $top)
+        SELECT sample_id, {_ALL_TOTALS} FROM shared SEMI JOIN best USING (sample_id)
+        GROUP BY sample_id ORDER BY {order} {direction}, sample_id""",
         top=top,
     )
 
@@ -190,14 +207,19 @@ def documents(
     Ordered by a mean or a rate, only documents of which half a sample or more was offered are compared: the
     mean of a sliver says more about its neighbours in the sample. `source` keeps to one source.
     """
-    least = 0.5 if order in ("mean_score", "pick_rate") else 0.0
+    formula, direction = _ordering(order, lowest)
+    # Everything is added up for the best documents only: with millions of documents that saves most of the time.
     return log.ask(
-        f"""SELECT document, any_value(source) AS source, {_TOTALS}
-        FROM candidates JOIN spans USING (sample_id) WHERE $source IS NULL OR source = $source
-        GROUP BY document HAVING offered >= $least
-        ORDER BY {_direction(order, lowest)}, document LIMIT $top""",
+        f"""WITH best AS (
+            SELECT document, {formula} AS value FROM candidates JOIN spans USING (sample_id)
+            WHERE $source IS NULL OR source = $source
+            GROUP BY document HAVING sum(share) >= $least
+            ORDER BY value {direction}, document LIMIT $top)
+        SELECT document, any_value(source) AS source, {_ALL_TOTALS}
+        FROM candidates JOIN (SELECT * FROM spans SEMI JOIN best USING (document)) USING (sample_id)
+        GROUP BY document ORDER BY {order} {direction}, document""",
         top=top,
-        least=least,
+        least=0.5 if order in ("mean_score", "pick_rate") else 0.0,
         source=source,
     )
 
@@ -211,7 +233,7 @@ def sources(log: OpenLog) -> pa.Table:
         SELECT source, offered / sum(offered) OVER () AS pool_share,
             picked / nullif(sum(picked) OVER (), 0) AS picks_share, picks_share / pool_share AS lift,
             totals.* EXCLUDE (source)
-        FROM (SELECT source, {_TOTALS} FROM candidates JOIN spans USING (sample_id) GROUP BY source) AS totals
+        FROM (SELECT source, {_ALL_TOTALS} FROM candidates JOIN spans USING (sample_id) GROUP BY source) AS totals
         ORDER BY pick_rate DESC, source""")
 
 
@@ -223,7 +245,7 @@ def over_time(log: OpenLog, windows: int = 10, source: str | None = None) -> pa.
         windowed AS (
             SELECT *, (step - low) * $windows // span AS number FROM candidates, bounds),
         totals AS (
-            SELECT number, source, {_TOTALS} FROM windowed JOIN spans USING (sample_id)
+            SELECT number, source, {_ALL_TOTALS} FROM windowed JOIN spans USING (sample_id)
             WHERE $source IS NULL OR source = $source GROUP BY number, source)
         SELECT (low + ceil(number * span / $windows))::INTEGER AS first_step,
             (low + ceil((number + 1) * span / $windows))::INTEGER - 1 AS last_step,
@@ -272,8 +294,7 @@ def returning(log: OpenLog) -> pa.Table:
         FROM pairs WHERE elapsed > 0 GROUP BY steps_from ORDER BY steps_from""")
 
 
-def _direction(order: str, lowest: bool) -> str:
-    columns = ("offered", "picked", "pick_rate", "mean_score", "total_score", "contribution", "second_order")
-    if order not in columns:
-        raise ValueError(f"cannot order by {order!r}: the columns to order by are {', '.join(columns)}")
-    return f"{order} {'ASC' if lowest else 'DESC'} NULLS LAST"
+def _ordering(order: str, lowest: bool) -> tuple[str, str]:
+    if order not in _TOTALS:
+        raise ValueError(f"cannot order by {order!r}: the columns to order by are {', '.join(_TOTALS)}")
+    return _TOTALS[order], f"{'ASC' if lowest else 'DESC'} NULLS LAST"

@@ -102,9 +102,7 @@ class SelectionLog:
         pick that is no position, or comes twice, is found at the flush.
         """
         if self._last_step is not None and step < self._last_step:
-            raise ValueError(
-                f"step {step} logged after step {self._last_step}: rows must be logged in step order"
-            )
+            raise ValueError(f"step {step} logged after step {self._last_step}: rows must be logged in step order")
         given = (loss, first_order, interaction, self_norm, predicted)
         quantities = dict(zip(QUANTITIES, given, strict=True))
         for name, values in quantities.items():
@@ -215,9 +213,7 @@ def read_log(folder: Path, columns: list[str] | None = None) -> pa.Table:
     """
     unknown = [name for name in columns or [] if name not in SCHEMA.names]
     if unknown:
-        raise ValueError(
-            f"the selection log has no column {', '.join(unknown)}; it has {', '.join(SCHEMA.names)}"
-        )
+        raise ValueError(f"the selection log has no column {', '.join(unknown)}; it has {', '.join(SCHEMA.names)}")
     files = check_files(folder)
     for path, reason in files.damaged.items():
         warnings.warn(f"selection log file {path} is left out: {reason}", stacklevel=2)
@@ -298,9 +294,7 @@ def _reaches(path: Path, step: int) -> bool:
     if metadata.schema.to_arrow_schema().names != SCHEMA.names:
         raise pa.ArrowInvalid("its columns are not those of a selection log")
     column = SCHEMA.get_field_index("step")
-    return any(
-        metadata.row_group(i).column(column).statistics.max >= step for i in range(metadata.num_row_groups)
-    )
+    return any(metadata.row_group(i).column(column).statistics.max >= step for i in range(metadata.num_row_groups))
 
 
 def _fields(names: list[str]) -> pa.Schema:

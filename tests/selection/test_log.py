@@ -37,9 +37,7 @@ def test_a_row_per_candidate_with_the_schema_of_the_design(tmp_path):
     log.close()
     table = read_log(tmp_path / "selection")
     assert table.schema.equals(SCHEMA)
-    assert [str(field.type) for field in SCHEMA] == ["int32", "int32", "int16", "int64", "int16"] + [
-        "float"
-    ] * 6
+    assert [str(field.type) for field in SCHEMA] == ["int32", "int32", "int16", "int64", "int16"] + ["float"] * 6
     columns = table.to_pydict()
     assert columns["step"] == [7] * 3
     assert columns["group"] == [2] * 3

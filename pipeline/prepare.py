@@ -53,8 +53,8 @@ def prepare(recipe: Recipe, watch: Watch = lambda what, things, total: iter(thin
     Raises ValueError, and leaves nothing behind, for a recipe or corpus that gives no dataset.
     """
     recipe.check()
-    rule = recipe.split_rule()
     with _new_folder(recipe.out) as folder:
+        rule = recipe.split_rule()
         total = OPENWEBTEXT_DOCUMENTS if recipe.corpus == "openwebtext" else None
         if recipe.tokenizer is None:
             texts = _TokenizerTexts(recipe, rule, watch, total)

@@ -135,7 +135,7 @@ CREATE VIEW candidates AS
         CASE WHEN isfinite(first_order) THEN first_order END AS score,
         learning_rate::DOUBLE / picks AS step_size,
         CASE WHEN is_pick THEN step_size * score ELSE 0 END AS contribution,
-        CASE WHEN is_pick THEN -step_size ** 2 * {curvature} / 2 * (interaction + self_norm::DOUBLE ** 2)
+        CASE WHEN is_pick THEN -(step_size ** 2) * {curvature} / 2 * (interaction + self_norm::DOUBLE ** 2)
              ELSE 0 END AS second_order
     FROM rows_as_logged AS log JOIN steps USING (step);
 """

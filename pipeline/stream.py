@@ -6,6 +6,9 @@ suffixes: G groups here (lanes of this rank), n candidates drawn a group, T1 = T
 """
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -156,6 +159,8 @@ class _LaneReader(IterableDataset):
     def __iter__(self):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        if info:
+            threading.Thread(target=_end_with_training, daemon=True).start()
         mine = self.lanes[worker::workers]
         try:
             reader = SplitReader(self.folder, "train", open_shards=2 * len(mine))
@@ -165,6 +170,15 @@ class _LaneReader(IterableDataset):
                 yield step, worker, np.stack(ids), np.stack(tokens)
         except ValueError as error:
             yield str(error)
+
+
+def _end_with_training() -> None:
+    """Ends this worker when the training process is gone, however it went.
+
+    DataLoader's own watchdog asks whether the worker's parent lives, and here that is the fork server.
+    """
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(0)
 
 
 class _Lane:

@@ -26,11 +26,13 @@ class RunFolder:
             raise ValueError(f"{self.path} holds no run to resume: start it without train.resume")
         if not resume and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ValueError(
-                f"{self.path} exists already: choose another --out, or go on with it by --train.resume true"
+                f"{self.path} exists already: choose another --out, or go on with it by --train.resume"
             )
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not parent.is_dir():
+            raise ValueError(f"cannot make the run folder {self.path}: {parent} is not a folder")
         if not os.access(parent, os.W_OK):
-            raise ValueError(f"cannot write the run folder {self.path}: no permission to write in {parent}")
+            raise ValueError(f"cannot make the run folder {self.path}: no permission to write in {parent}")
 
     def start(self, config: Config, run: dict) -> None:
         """Makes the folder and writes config.toml."""

@@ -4,7 +4,7 @@
         --data.path data/demo --out runs/demo
     python -m scripts.train --config scripts/configs/demo.toml --data.path data/demo --out runs/one-process
     ... --selection.method regular            # the same run without selection
-    ... --train.resume True                   # goes on from the newest checkpoint of --out
+    ... --train.resume                        # goes on from the newest checkpoint of --out
     python -m scripts.train --help            # every option
 
 A step is G groups, dealt to the ranks. Of a group's N candidates the k picks are those whose gradients lower the
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from rich.console import Console
@@ -68,6 +69,8 @@ class Run:
         self.held_out = {
             split: HeldOut(config.data.path, split, self.manifest, world) for split in ("target", "val", "test")
         }
+        if self.method.scores:
+            self.target_samples(step=0)  # a split too small is said before anything is written
         if world.leads:
             self.folder.start(config, {"manifest_sha256": self.manifest.sha256, "world_size": world.size})
             self.folder.drop_metrics_from(self.step)
@@ -90,6 +93,10 @@ class Run:
             raise ValueError(f"{newest} was saved by a run with other settings: {'; '.join(differing)}")
         checkpoint.load(newest, self.model, self.optimizer)
         return saved["step"], saved["seconds"]
+
+    def target_samples(self, step: int) -> np.ndarray:
+        """The m samples of split `target` that steer `step`."""
+        return target_samples(self.manifest, self.config.train.seed, step, self.config.selection.validation)
 
     def save(self) -> None:
         """A checkpoint of the steps done so far; the log is on disk before it."""
@@ -187,7 +194,7 @@ def take_step(run: Run, candidates: Candidates) -> dict[str, float]:
 
 def find_direction(run: Run) -> Direction:
     """The mean gradient of this step's fresh target samples, which the ranks share out among them."""
-    samples_m = target_samples(run.manifest, run.config.train.seed, run.step, run.config.selection.validation)
+    samples_m = run.target_samples(run.step)
     inputs_nT, targets_nT = run.held_out["target"].share(samples_m)
     with run.recorder:
         run.model(inputs_nT, targets_nT).sum().backward()
@@ -258,6 +265,8 @@ class _progress:
     def _advance(self, measured: dict[str, float]) -> None:
         run, (seconds, step) = self._run, self._began
         if "val_loss" in measured:
+            if not run.world.leads:
+                return
             self._bar.console.print(
                 f"step {run.step:>6}  val {measured['val_loss']:.4f}  test {measured['test_loss']:.4f}  "
                 f"{run.seconds:8.1f} s",
@@ -268,12 +277,12 @@ class _progress:
         self._bar.update(self._task, completed=run.step, rate=rate, description=f"loss {measured['train_loss']:.3f}")
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; 2 after a sentence on standard error where the input is at fault."""
-    console = Console(stderr=False)
+    console = Console()
     world = None
     try:
-        config = parse()
+        config = parse(arguments)
         config.check()
         RunFolder(config.out).check(config.train.resume)
         world = World.join()

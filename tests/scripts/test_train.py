@@ -1,0 +1,219 @@
+"""Whole runs of a tiny model: what selection must not change, determinism, resuming, and bad input."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from scripts.train import main
+from selection.log import read_log
+
+TINY = {
+    "model.n-layer": 2,
+    "model.n-head": 2,
+    "model.n-embd": 16,
+    "train.steps": 6,
+    "train.groups": 4,
+    "train.warmup-steps": 2,
+    "train.learning-rate": 3e-3,
+    "train.eval-every": 4,
+    "train.eval-samples": 10,
+    "train.checkpoint-every": 4,
+    "data.workers": 0,
+    "selection.candidates": 6,
+    "selection.picks": 2,
+    "selection.validation": 5,
+}
+
+
+def options(dataset, out, **changes) -> list[str]:
+    values = TINY | {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
+    arguments = [
+        part for key, value in values.items() for part in ([f"--{key}"] if value is True else [f"--{key}", str(value)])
+    ]
+    return [*arguments, "--data.path", str(dataset), "--out", str(out)]
+
+
+def run(dataset, out, **changes):
+    """A run in this process; its folder."""
+    assert main(options(dataset, out, **changes)) == 0
+    return out
+
+
+def run_on_two_ranks(dataset, out, **changes):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(
+        [*command, "scripts.train", *options(dataset, out, **changes)], env=environment, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    return out
+
+
+def measured(folder, *keys):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [tuple(line[key] for key in keys) for line in lines if keys[0] in line]
+
+
+def log_rows(folder, *columns):
+    """The log's rows without the rank, in the order of step, group and drawing."""
+    return read_log(folder / "selection", list(columns)).to_pydict()
+
+
+LOSSES = ("train_loss", "grad_norm", "learning_rate", "step")
+
+
+def test_a_run_leaves_its_folder(dataset, tmp_path):
+    folder = run(dataset, tmp_path / "run")
+    assert [step for _, step in measured(folder, "train_loss", "step")] == list(range(6))
+    assert [step for _, step in measured(folder, "val_loss", "step")] == [0, 4, 6]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
+    rows = read_log(folder / "selection").to_pydict()
+    assert len(rows["step"]) == 6 * 4 * 6
+    assert sum(pick >= 0 for pick in rows["pick"]) == 6 * 4 * 2
+    assert len(set(zip(rows["step"], rows["sample_id"], strict=True))) == 6 * 4 * 6
+    assert None not in rows["first_order"] + rows["interaction"] + rows["self_norm"] + rows["loss"]
+    assert set(rows["predicted"]) == {None}
+    picked = [loss for loss, pick, step in zip(rows["loss"], rows["pick"], rows["step"], strict=True) if pick >= 0]
+    losses = [loss for (loss,) in measured(folder, "train_loss")]
+    assert sum(losses) / 6 == pytest.approx(sum(picked) / len(picked), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["greats", "topk"])
+def test_picking_every_candidate_trains_as_regular_does(dataset, tmp_path, method):
+    regular = run(dataset, tmp_path / "regular", selection__method="regular")
+    chosen = run(dataset, tmp_path / "chosen", selection__method=method, selection__candidates=2)
+    for ours, theirs in zip(measured(chosen, *LOSSES), measured(regular, *LOSSES), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    assert measured(chosen, "val_loss")[-1] == pytest.approx(measured(regular, "val_loss")[-1], rel=1e-5)
+    assert set(log_rows(regular, "first_order")["first_order"]) == {None}
+    same = [log_rows(folder, "step", "group", "sample_id") for folder in (regular, chosen)]
+    assert same[0] == same[1]
+
+
+def test_selection_changes_what_is_trained_on(dataset, tmp_path):
+    """The counterpart of the test above: with candidates to spare, greats and regular part ways."""
+    regular = run(dataset, tmp_path / "regular", selection__method="regular")
+    chosen = run(dataset, tmp_path / "chosen")
+    assert measured(chosen, *LOSSES)[-1] != pytest.approx(measured(regular, *LOSSES)[-1], rel=1e-3)
+
+
+def test_two_runs_are_bitwise_identical(dataset, tmp_path):
+    one, two = (run(dataset, tmp_path / name) for name in ("one", "two"))
+    assert measured(one, *LOSSES) == measured(two, *LOSSES)
+    assert measured(one, "val_loss", "test_loss") == measured(two, "val_loss", "test_loss")
+    assert read_log(one / "selection").equals(read_log(two / "selection"))
+    other = run(dataset, tmp_path / "other", train__seed=1)
+    assert measured(one, *LOSSES) != measured(other, *LOSSES)
+
+
+def test_one_and_two_ranks_choose_the_same(dataset, tmp_path):
+    """m = 5 target samples do not share out evenly over two ranks: one of them runs a masked one."""
+    one = run(dataset, tmp_path / "one", train__dtype="float64")
+    two = run_on_two_ranks(dataset, tmp_path / "two", train__dtype="float64", data__workers=1)
+    identity = ("step", "group", "sample_id", "pick")
+    assert log_rows(one, *identity) == log_rows(two, *identity)
+    for ours, theirs in zip(measured(one, *LOSSES), measured(two, *LOSSES), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-9)
+    assert measured(one, "val_loss")[-1] == pytest.approx(measured(two, "val_loss")[-1], rel=1e-9)
+    # A checkpoint of two ranks goes on in one, and ends where both ended.
+    shutil.rmtree(two / "checkpoints" / "step-00000006")
+    run(dataset, two, train__dtype="float64", train__resume=True)
+    assert log_rows(one, *identity) == log_rows(two, *identity)
+    assert measured(one, "val_loss")[-1] == pytest.approx(measured(two, "val_loss")[-1], rel=1e-9)
+
+
+def test_a_resumed_run_equals_one_that_was_never_stopped(dataset, tmp_path):
+    whole = run(dataset, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step-00000006")
+    with open(cut / "metrics.jsonl", "a") as metrics:
+        metrics.write('{"step": 6, "train_')  # a line the kill cut off
+    run(dataset, cut, train__resume=True)
+    assert measured(whole, *LOSSES) == measured(cut, *LOSSES)
+    assert measured(whole, "val_loss", "test_loss", "step") == measured(cut, "val_loss", "test_loss", "step")
+    assert read_log(whole / "selection").equals(read_log(cut / "selection"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"selection__picks": 7}, "selection.picks (7) cannot exceed selection.candidates (6)"),
+        ({"train__groups": 1000}, "fewer samples than one step needs"),
+        ({"selection__validation": 100000}, "100000 target samples a step are asked for"),
+        ({"model__n-head": 3}, "model.n_embd (16) must be a multiple of model.n_head (3)"),
+        ({"train__steps": 0}, "train.steps must be at least 1, not 0"),
+    ],
+)
+def test_bad_values_get_one_sentence_and_exit_code_2(dataset, tmp_path, capsys, changes, sentence):
+    assert main(options(dataset, tmp_path / "run", **changes)) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert sentence in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def _refused(arguments, capsys) -> str:
+    assert main(arguments) == 2
+    return capsys.readouterr().err
+
+
+def test_bad_paths_and_files_get_one_sentence(dataset, tmp_path, capsys, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "config.toml").write_text("")
+    bad = tmp_path / "bad.toml"
+    told = _refused(options(tmp_path / "empty", tmp_path / "run"), capsys)
+    assert "manifest" in told
+    assert "scripts.prepare" in told
+    assert "exists already" in _refused(options(dataset, tmp_path / "taken"), capsys)
+    assert "not a folder" in _refused(options(dataset, tmp_path / "file" / "run"), capsys)
+    assert "holds no run to resume" in _refused(options(dataset, tmp_path / "run", train__resume=True), capsys)
+    for text, sentence in [
+        ("[train]\nstep = 3", f"unknown key train.step in {bad}"),
+        ("[train]\nsteps = '3'", f"train.steps in {bad} must be a int"),
+        ("[selection]\nmethod = 'best'", "must be one of regular, greats, topk, not 'best'"),
+        ("train = 3", "must be a section"),
+        ("[train", "is not valid TOML"),
+    ]:
+        bad.write_text(text)
+        assert sentence in _refused(["--config", str(bad), *options(dataset, tmp_path / "run")], capsys)
+    assert "no config file" in _refused(["--config", "nowhere.toml"], capsys)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    told = _refused(options(dataset, tmp_path / "run"), capsys)
+    assert "train.groups (4) must be a multiple of the number of ranks (3)" in told
+    with pytest.raises(SystemExit, match="2"):
+        main(["--train.stepz", "3"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tokenizer_that_does_not_match_is_refused(dataset, tmp_path, capsys):
+    copy = tmp_path / "data"
+    shutil.copytree(dataset, copy)
+    (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + "\n")
+    assert "tokenizer.json" in _refused(options(copy, tmp_path / "run"), capsys)
+
+
+def test_a_resume_with_other_settings_names_them(dataset, tmp_path, capsys):
+    folder = run(dataset, tmp_path / "run")
+    told = _refused(options(dataset, folder, train__resume=True, train__seed=5, selection__picks=3), capsys)
+    assert "train.seed was 0, is 5; selection.picks was 2, is 3" in told
+
+
+def test_bfloat16_runs_and_stays_near_float32(dataset, tmp_path):
+    exact = run(dataset, tmp_path / "exact")
+    half = run(dataset, tmp_path / "half", train__dtype="bfloat16")
+    for ours, theirs in zip(measured(half, "train_loss"), measured(exact, "train_loss"), strict=True):
+        assert ours == pytest.approx(theirs, rel=0.02)
+
+
+def test_threads_of_a_run_do_not_outlive_it(dataset, tmp_path):
+    run(dataset, tmp_path / "run", data__workers=2)
+    assert not torch.distributed.is_initialized()

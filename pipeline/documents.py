@@ -167,11 +167,12 @@ def _stem(path: str) -> str:
 
 
 def _open(path: str) -> io.TextIOBase:
+    """The file's text, decompressed, without a byte order mark and with its line ends as they are."""
     suffix = Path(path).suffix
     if suffix == ".zst":
-        return io.TextIOWrapper(pa.input_stream(path, compression="zstd"), encoding="utf-8", newline="")
+        return io.TextIOWrapper(pa.input_stream(path, compression="zstd"), encoding="utf-8-sig", newline="")
     opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(suffix, open)
-    return opener(path, "rt", encoding="utf-8", newline="")
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
 def _read_json(path: str, name: str, source: str, fields: Fields) -> Iterator[Document]:

@@ -38,7 +38,7 @@ _SHORTEST = 200
 _SHORTEST_DOCSTRING = 120  # shorter ones name a thing rather than explain it
 _LEFT_OUT = {"test", "tests", "testing", "_vendor", "_vendored", "site-packages", "dist-packages", "pydoc_data"}
 _THIS_PROJECT = "greats"
-_LICENCE = re.compile(r"(licen[cs]e|copying|notice)[^/]*?(\.txt|\.md|\.rst)?", re.IGNORECASE)
+_LICENCE = re.compile(r"(licen[cs]e|copying|notice).*", re.IGNORECASE)
 _EXAMPLE = re.compile(r"^[ \t]*>>>.*\n?(?:[ \t]*\S.*\n?)*", re.MULTILINE)  # to the next blank line
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def installed_documents() -> tuple[Document, ...]:
         "docstrings": _docstrings([module for module in modules if module.gives_docstrings()], reader),
         "source": ((m.name, reader.text(m.path)) for m in modules if not m.gives_docstrings()),
         "licences": _licences(packages, reader),
-        "descriptions": ((package.name, package.metadata["Description"] or "") for package in packages),
+        "descriptions": ((package.name, package.metadata.get("Description", "")) for package in packages),
     }
     seen: set[bytes] = set()
     documents = tuple(chain.from_iterable(_bounded(kind, texts, _BUDGETS[kind], seen) for kind, texts in kinds.items()))

@@ -23,6 +23,7 @@ from pipeline.tar import scan
 
 FORMAT = 1
 PACKINGS = ("concat", "document")
+DTYPES = ("uint16", "uint32")
 KEY = "{:09d}"
 _SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6,}}\.tar")
 
@@ -98,6 +99,8 @@ class Manifest:
             raise ValueError(f"its format is {told['format']}")
         if told["packing"] not in PACKINGS:
             raise ValueError(f"its packing is {told['packing']}")
+        if told["dtype"] not in DTYPES:
+            raise ValueError(f"its tokens are of type {told['dtype']}")
         splits = {split: told["splits"][split] for split in SPLITS}
         shards = {split: [Shard(**shard) for shard in part["shards"]] for split, part in splits.items()}
         for split, listed in shards.items():

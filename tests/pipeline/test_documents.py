@@ -84,6 +84,11 @@ def test_a_file_whose_name_looks_like_a_glob(tmp_path):
     assert [d.source for d in read_corpus("text", [str(tmp_path / "[1].txt")])] == ["[1]"]
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + LINES.encode())
+    assert [d.text for d in read_corpus("json", [str(tmp_path / "a.jsonl")])] == ["one é", "two\nlines"]
+
+
 def test_blank_lines_and_lone_surrogates_in_json(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('\n{"text": "a \\ud800 b \\ud83d\\ude00"}\n\n')

@@ -181,6 +181,7 @@ def test_a_folder_without_manifest_gets_a_sentence(tmp_path):
     [
         (lambda told: told.update(format=2), "its format is 2"),
         (lambda told: told.update(packing="tight"), "its packing is tight"),
+        (lambda told: told.update(dtype="object"), "its tokens are of type object"),
         (lambda told: told.pop("tokenizer"), "'tokenizer'"),
         (lambda told: told["splits"].pop("val"), "'val'"),
         (lambda told: told["splits"]["val"]["shards"][0].update(name="../val-000000.tar"), "shard name"),

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from itertools import islice
@@ -98,6 +100,28 @@ def test_worker_processes_change_nothing(dataset):
     finally:
         torch.distributed.destroy_process_group()
     _same(read, _take(_stream(dataset, step=7), 30))
+
+
+_READS_AHEAD = """
+import sys, time
+from pipeline.stream import CandidateStream
+
+if __name__ == "__main__":
+    stream = iter(CandidateStream(sys.argv[1], groups=2, drawn=100, seed=0, lanes=[0, 1], workers=2))
+    next(stream)
+    print("reading", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_workers_end_with_a_killed_process(dataset, tmp_path):
+    """They share its standard output, which comes to its end when the last of them is gone."""
+    (tmp_path / "reads.py").write_text(_READS_AHEAD)
+    command = [sys.executable, str(tmp_path / "reads.py"), str(dataset)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout.readline() == b"reading\n"
+        process.kill()
+        assert process.communicate(timeout=60) == (b"", None)
 
 
 def test_a_broken_shard_met_by_a_worker_is_the_caller_s_error(make_dataset, tmp_path):

@@ -63,7 +63,7 @@ def number(value: float | None, column: str = "") -> str:
         return str(value)
     if words & {"rate", "share", "overlap"} or column == "same_choice":
         return f"{100 * value:.1f} %"
-    if words & {"id", "step", "from", "to"}:
+    if isinstance(value, int) and words & {"id", "step", "from", "to"}:
         return str(value)
     if "loss" in words:
         return f"{value:.4f}"

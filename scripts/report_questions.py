@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from scripts.report_format import Answer
 from scripts.report_run import Run, Texts, load_run, open_log, open_texts
-from selection import attribution, bias, history, overlap
+from selection import attribution, bias, history, overlap, trends
 from selection.attribution import OpenLog
 
 
@@ -84,14 +84,16 @@ def sources(study: Study) -> list[Answer]:
     table = attribution.sources(study.log)
     shown = table.select(["source", "pool_share", "picks_share", "lift", "pick_rate", "mean_score", "contribution"])
     starved = table.filter(pc.less(table["lift"], 0.5))["source"].to_pylist()
-    note = "lift: share of the picks over share of the pool. contribution: see --help of scripts.report."
-    if starved:
-        note += f" Starved (lift below 0.5): {', '.join(starved)}."
+    note = f"Starved (lift below 0.5): {', '.join(starved)}.\n" if starved else ""
+    note += (
+        "lift: share of the picks over share of the pool. contribution: how much the picks lowered the loss on\n"
+        "the target samples, to first order."
+    )
     return [Answer("sources", "Sources, by pick rate", table, note, shown)]
 
 
 def time(study: Study, windows: int = 6) -> list[Answer]:
-    table = attribution.over_time(study.log, windows)
+    table = trends.over_time(study.log, windows)
     rows: dict[str, dict] = {}
     for row in table.to_pylist():
         column = f"to_{row['last_step']}_rate"
@@ -102,12 +104,12 @@ def time(study: Study, windows: int = 6) -> list[Answer]:
 
 
 def early_late(study: Study) -> list[Answer]:
-    table = attribution.early_and_late(study.log)
+    table = trends.early_and_late(study.log)
     return [Answer("early_late", "First third of the steps against the last third", table)]
 
 
 def returning(study: Study) -> list[Answer]:
-    table = attribution.returning(study.log)
+    table = trends.returning(study.log)
     note = "" if table.num_rows else "No scored sample came twice: the run is shorter than an epoch."
     return [Answer("returning", "Standing of a sample in its group when it came again", table, note)]
 
@@ -174,7 +176,7 @@ def document(study: Study, name: str) -> list[Answer]:
 
 
 def source(study: Study, name: str, top: int) -> list[Answer]:
-    stretches = attribution.over_time(study.log, source=name)
+    stretches = trends.over_time(study.log, source=name)
     if not stretches.num_rows:
         known = ", ".join(attribution.sources(study.log)["source"].to_pylist())
         raise ValueError(f"source {name!r} is in no candidate of this run; its sources are: {known}")

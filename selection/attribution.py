@@ -1,10 +1,9 @@
 """What a selection log says: who was offered, who was picked, and what the picks were worth.
 
-`OpenLog` opens a log folder of any number of files as views of an in-process DuckDB, which streams them:
-memory stays within `MEMORY` whatever the number of rows. Every question is one function that returns a
-pyarrow table. How scores and picks change with time is here too; `selection.bias` asks what the choice
-favours, `selection.history` what happened to one sample or in one step, `selection.overlap` how two runs
-differ.
+`OpenLog` opens a log folder of any number of files as views of an in-process DuckDB, which streams them: memory
+stays within `MEMORY` whatever the number of rows. Every question is one function that returns a pyarrow table.
+`selection.trends` asks how scores and picks change with time, `selection.bias` what the choice favours,
+`selection.history` what happened to one sample or in one step, `selection.overlap` how two runs differ.
 
 **Score** is the first-order score <g_i, v> where it was measured and finite.
 
@@ -110,7 +109,8 @@ class OpenLog:
 
     @contextmanager
     def temporary(self, name: str, query: str) -> Iterator[None]:
-        """Keep the answer to a query as a table for a while, for questions that pass over it more than once."""
+        """Keep the answer to a query as a table for a while, for questions that pass over it more than
+        once."""
         self._database.execute(f"CREATE TEMP TABLE {name} AS {query}")
         try:
             yield
@@ -141,7 +141,7 @@ CREATE VIEW candidates AS
 """
 
 # What a sample, document or source adds up to; `share` is 1 for samples.
-_TOTALS = {
+TOTALS = {
     "offered": "sum(share)",
     "picked": "coalesce(sum(share) FILTER (is_pick), 0)",
     "pick_rate": "coalesce(sum(share) FILTER (is_pick), 0) / sum(share)",
@@ -150,7 +150,7 @@ _TOTALS = {
     "contribution": "sum(share * contribution)",
     "second_order": "sum(share * second_order)",
 }
-_ALL_TOTALS = ", ".join(f"{formula} AS {name}" for name, formula in _TOTALS.items())
+ALL_TOTALS = ", ".join(f"{formula} AS {name}" for name, formula in TOTALS.items())
 
 
 def summary(log: OpenLog) -> pa.Table:
@@ -193,7 +193,7 @@ def samples(log: OpenLog, order: str = "contribution", lowest: bool = False, top
         best AS (
             SELECT sample_id, {formula} AS value FROM shared
             GROUP BY sample_id ORDER BY value {direction}, sample_id LIMIT $top)
-        SELECT sample_id, {_ALL_TOTALS} FROM shared SEMI JOIN best USING (sample_id)
+        SELECT sample_id, {ALL_TOTALS} FROM shared SEMI JOIN best USING (sample_id)
         GROUP BY sample_id ORDER BY {order} {direction}, sample_id""",
         top=top,
     )
@@ -208,14 +208,15 @@ def documents(
     mean of a sliver says more about its neighbours in the sample. `source` keeps to one source.
     """
     formula, direction = _ordering(order, lowest)
-    # Everything is added up for the best documents only: with millions of documents that saves most of the time.
+    # Everything is added up for the best documents only: with millions of documents that saves most of the
+    # time.
     return log.ask(
         f"""WITH best AS (
             SELECT document, {formula} AS value FROM candidates JOIN spans USING (sample_id)
             WHERE $source IS NULL OR source = $source
             GROUP BY document HAVING sum(share) >= $least
             ORDER BY value {direction}, document LIMIT $top)
-        SELECT document, any_value(source) AS source, {_ALL_TOTALS}
+        SELECT document, any_value(source) AS source, {ALL_TOTALS}
         FROM candidates JOIN (SELECT * FROM spans SEMI JOIN best USING (document)) USING (sample_id)
         GROUP BY document ORDER BY {order} {direction}, document""",
         top=top,
@@ -233,68 +234,30 @@ def sources(log: OpenLog) -> pa.Table:
         SELECT source, offered / sum(offered) OVER () AS pool_share,
             picked / nullif(sum(picked) OVER (), 0) AS picks_share, picks_share / pool_share AS lift,
             totals.* EXCLUDE (source)
-        FROM (SELECT source, {_ALL_TOTALS} FROM candidates JOIN spans USING (sample_id) GROUP BY source) AS totals
+        FROM (SELECT source, {ALL_TOTALS} FROM candidates JOIN spans USING (sample_id) GROUP BY source) AS totals
         ORDER BY pick_rate DESC, source""")
 
 
-def over_time(log: OpenLog, windows: int = 10, source: str | None = None) -> pa.Table:
-    """Pick rate and mean score of every source in `windows` equal stretches of steps: first_step, last_step,
-    source, offered, picked, pick_rate, mean_score. `source` keeps to one source."""
+def score_histogram(log: OpenLog, bins: int = 40) -> pa.Table:
+    """How many candidates were picked and rejected with a score in [low, high): low, high, picked, rejected.
+
+    The bins are equally wide between the 1st and the 99th percentile of the scores; the first and the last
+    one count what lies beyond, too. Bins that nothing falls in are left out.
+    """
     return log.ask(
-        f"""WITH bounds AS (SELECT min(step) AS low, max(step) + 1 - low AS span FROM rows_as_logged),
-        windowed AS (
-            SELECT *, (step - low) * $windows // span AS number FROM candidates, bounds),
-        totals AS (
-            SELECT number, source, {_ALL_TOTALS} FROM windowed JOIN spans USING (sample_id)
-            WHERE $source IS NULL OR source = $source GROUP BY number, source)
-        SELECT (low + ceil(number * span / $windows))::INTEGER AS first_step,
-            (low + ceil((number + 1) * span / $windows))::INTEGER - 1 AS last_step,
-            source, offered, picked, pick_rate, mean_score
-        FROM totals, bounds ORDER BY number, source""",
-        windows=windows,
-        source=source,
+        """WITH bounds AS (
+            SELECT quantile_disc(score, 0.01) AS bottom,
+                greatest(quantile_disc(score, 0.99) - bottom, 1e-30) / $bins AS width
+            FROM candidates WHERE score IS NOT NULL)
+        SELECT bottom + width * greatest(0, least($bins - 1, floor((score - bottom) / width))) AS low,
+            low + any_value(width) AS high,
+            count(*) FILTER (is_pick) AS picked, count(*) FILTER (NOT is_pick) AS rejected
+        FROM candidates, bounds WHERE score IS NOT NULL GROUP BY low ORDER BY low""",
+        bins=bins,
     )
 
 
-def early_and_late(log: OpenLog) -> pa.Table:
-    """How the first third of the steps chose, against the last third: per source the pick rate and mean score
-    of each, and the change of the pick rate (late - early), the largest rise first."""
-    log.define("thirds", over_time(log, windows=3))
-    return log.ask("""
-        WITH ends AS (SELECT min(first_step) AS early, max(first_step) AS late FROM thirds)
-        SELECT source, any_value(pick_rate) FILTER (first_step = early) AS early_pick_rate,
-            any_value(pick_rate) FILTER (first_step = late) AS late_pick_rate,
-            late_pick_rate - early_pick_rate AS change,
-            any_value(mean_score) FILTER (first_step = early) AS early_mean_score,
-            any_value(mean_score) FILTER (first_step = late) AS late_mean_score
-        FROM thirds, ends GROUP BY source ORDER BY change DESC NULLS LAST, source""")
-
-
-def returning(log: OpenLog) -> pa.Table:
-    """How fast the score of a sample changes: over samples that came again, by the number of steps since
-    they last came (powers of two: steps_from to steps_to). `pairs` of two offers that follow each other, the
-    `correlation` of the two standings (share of its group that the sample outscored, so that neither the
-    scale of the scores nor its drift counts), and `same_choice`, the share picked both times or rejected
-    both times.
-    """
-    return log.ask("""
-        WITH standings AS (
-            SELECT sample_id, step, is_pick,
-                percent_rank() OVER (PARTITION BY step, "group" ORDER BY score) AS standing
-            FROM candidates WHERE score IS NOT NULL),
-        pairs AS (
-            SELECT standing, lag(standing) OVER since AS standing_before, is_pick,
-                lag(is_pick) OVER since AS was_pick, step - lag(step) OVER since AS elapsed
-            FROM standings SEMI JOIN (
-                SELECT sample_id FROM rows_as_logged GROUP BY sample_id HAVING count(*) > 1) USING (sample_id)
-            WINDOW since AS (PARTITION BY sample_id ORDER BY step))
-        SELECT (2 ** floor(log2(elapsed)))::INTEGER AS steps_from, 2 * steps_from - 1 AS steps_to,
-            count(*) AS pairs, corr(standing, standing_before) AS correlation,
-            avg((is_pick = was_pick)::INTEGER) AS same_choice
-        FROM pairs WHERE elapsed > 0 GROUP BY steps_from ORDER BY steps_from""")
-
-
 def _ordering(order: str, lowest: bool) -> tuple[str, str]:
-    if order not in _TOTALS:
-        raise ValueError(f"cannot order by {order!r}: the columns to order by are {', '.join(_TOTALS)}")
-    return _TOTALS[order], f"{'ASC' if lowest else 'DESC'} NULLS LAST"
+    if order not in TOTALS:
+        raise ValueError(f"cannot order by {order!r}: the columns to order by are {', '.join(TOTALS)}")
+    return TOTALS[order], f"{'ASC' if lowest else 'DESC'} NULLS LAST"

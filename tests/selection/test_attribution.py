@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selection import attribution
+from selection import attribution, trends
 from selection.attribution import SPANS, OpenLog, spans_table
 from selection.bias import bias
 from selection.history import document_samples, first_samples, sample_history, step_contents
@@ -71,7 +71,7 @@ def totals(rows, parts):
 def assert_totals(table, key, expected):
     for row in table.to_pylist():
         for name, value in row.items():
-            if name in attribution._TOTALS:
+            if name in attribution.TOTALS:
                 assert value == pytest.approx(expected[row[key]][name], rel=1e-6, abs=1e-12), (row[key], name)
 
 
@@ -86,7 +86,7 @@ def test_summary(rows):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("order", attribution._TOTALS)
+@pytest.mark.parametrize("order", attribution.TOTALS)
 @pytest.mark.parametrize("lowest", [False, True])
 def test_samples_and_documents(rows, order, lowest):
     log, plain = rows
@@ -147,7 +147,7 @@ def test_over_time(rows, windows):
             ((row["step"] * windows // STEPS, span.source), share) for span, share in shares(row["sample_id"])
         ],
     )
-    table = attribution.over_time(log, windows).to_pylist()
+    table = trends.over_time(log, windows).to_pylist()
     assert len(table) == len(expected)
     starts = sorted({row["first_step"] for row in table})
     assert len(starts) == windows
@@ -156,7 +156,7 @@ def test_over_time(rows, windows):
         of = expected[starts.index(row["first_step"]), row["source"]]
         for name in ("offered", "picked", "pick_rate", "mean_score"):
             assert row[name] == pytest.approx(of[name], rel=1e-6)
-    one = attribution.over_time(log, windows, source="code").to_pylist()
+    one = trends.over_time(log, windows, source="code").to_pylist()
     assert one == [row for row in table if row["source"] == "code"]
 
 
@@ -168,7 +168,7 @@ def test_early_and_late(rows):
             [row for row in plain if row["step"] in steps],
             lambda row: [(span.source, share) for span, share in shares(row["sample_id"])],
         )
-        for row in attribution.early_and_late(log).to_pylist():
+        for row in trends.early_and_late(log).to_pylist():
             assert row[f"{name}_pick_rate"] == pytest.approx(expected[row["source"]]["pick_rate"])
             assert row[f"{name}_mean_score"] == pytest.approx(expected[row["source"]]["mean_score"], rel=1e-6)
             assert row["change"] == pytest.approx(row["late_pick_rate"] - row["early_pick_rate"])
@@ -186,7 +186,7 @@ def test_returning_samples(rows):
             before = seen[row["sample_id"]]
             pairs[int(math.log2(now[0] - before[0]))].append((now[1], before[1], now[2] == before[2]))
         seen[row["sample_id"]] = now
-    table = attribution.returning(log).to_pylist()
+    table = trends.returning(log).to_pylist()
     assert [row["steps_from"] for row in table] == [2**power for power in sorted(pairs)]
     for row in table:
         found = np.array(pairs[int(math.log2(row["steps_from"]))])
@@ -325,7 +325,7 @@ def test_a_run_that_scores_nothing(tmp_path):
         table = attribution.sources(log)
         assert table["mean_score"].null_count == table.num_rows
         assert sum(table["picked"].to_pylist()) == pytest.approx(STEPS * GROUPS * K)
-        assert attribution.returning(log).num_rows == 0
+        assert trends.returning(log).num_rows == 0
         history = sample_history(log, 3).to_pylist()
         assert all(row["score"] is None and row["margin"] is None for row in history)
         assert {row["feature"] for row in bias(log).to_pylist()} == {"length", "position", "rarity"}
@@ -373,8 +373,8 @@ def test_a_damaged_file_is_left_out_of_every_answer(tmp_path):
 def test_an_empty_log_answers_with_nothing(tmp_path):
     with OpenLog(tmp_path) as log:
         assert attribution.summary(log)["candidates"][0].as_py() == 0
-        for ask in (attribution.samples, attribution.documents, attribution.sources, attribution.over_time,
-                    attribution.early_and_late, attribution.returning, attribution.gaps, bias):  # fmt: skip
+        for ask in (attribution.samples, attribution.documents, attribution.sources, trends.over_time,
+                    trends.early_and_late, trends.returning, attribution.gaps, bias):  # fmt: skip
             assert ask(log).num_rows == 0
 
 

@@ -54,13 +54,16 @@ def one_line(text: str, length: int = _PREVIEW) -> str:
 
 
 def number(value: float | None, column: str = "") -> str:
-    """A number as its column wants it: ids and steps plain, rates and shares in percent, losses with four
+    """A number as its column wants it: ids and steps plain, rates and shares in percent, their changes in
+    percentage points, losses with four
     decimals, other whole numbers in full, and the rest with four significant digits."""
     words = set(column.split("_"))
     if value is None:
         return "–"
     if not math.isfinite(value):
         return str(value)
+    if column == "change":  # of a rate or a share
+        return f"{100 * value:+.1f} pp"
     if words & {"rate", "share", "overlap"} or column == "same_choice":
         return f"{100 * value:.1f} %"
     if isinstance(value, int) and words & {"id", "step", "from", "to"}:
@@ -70,6 +73,17 @@ def number(value: float | None, column: str = "") -> str:
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:.4g}"
+
+
+def cell(value, name: str) -> str:
+    """A value as it is shown in a table, by the column's name."""
+    if isinstance(value, str):
+        return one_line(value) if name == "text" else printable(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if name == "pick":
+        return "rejected" if value < 0 else str(value)
+    return number(value, name)
 
 
 def as_json(answers: list[Answer]) -> str:
@@ -112,7 +126,7 @@ def _table(rows: pa.Table, previews: bool) -> Table:
     columns = []
     for name in names:
         numeric, text = _is_numeric(rows.schema.field(name).type), name == "text"
-        cells = [_cell(value, name) for value in rows[name].to_pylist()]
+        cells = [cell(value, name) for value in rows[name].to_pylist()]
         words = name.split("_")
         widest = max(map(len, cells + words))
         table.add_column(
@@ -131,7 +145,7 @@ def _upright(rows: pa.Table) -> Table:
     table = _empty_table(show_header=False)
     for name, value in rows.to_pylist()[0].items():
         if value is not None:
-            table.add_row(Text(name.replace("_", " ")), Text(_cell(value, name), justify="right"))
+            table.add_row(Text(name.replace("_", " ")), Text(cell(value, name), justify="right"))
     return table
 
 
@@ -146,16 +160,6 @@ def _has_values(table: pa.Table, name: str) -> bool:
 
 def _is_numeric(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
-
-
-def _cell(value, name: str) -> str:
-    if isinstance(value, str):
-        return one_line(value) if name == "text" else printable(value)
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if name == "pick":
-        return "rejected" if value < 0 else str(value)
-    return number(value, name)
 
 
 def _cell_csv(value, escape: bool):

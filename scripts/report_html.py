@@ -1,0 +1,96 @@
+"""One self-contained page about a run: no network, no script, opens from a file."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pyarrow as pa
+from markupsafe import Markup
+
+from scripts import report_figures as figures
+from scripts import report_questions as questions
+from scripts.report_format import Answer, cell, printable
+from scripts.report_questions import Study
+from selection import attribution, trends
+
+TOP = 10  # documents at either end
+WINDOWS = 20  # stretches of steps in the figures over time
+_FEATURES = {
+    "bias_length": "document length, characters (up to the bin's lowest)",
+    "bias_position": "position in the document (0 = beginning)",
+    "bias_rarity": "token rarity, bits per token",
+    "bias_loss": "loss when offered, nats",
+}
+
+
+@dataclass
+class Picture:
+    """A figure with its caption."""
+
+    caption: str
+    svg: Markup
+
+
+def write_page(study: Study) -> Path:
+    """Write `<run>/report.html` and return its path."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"printable": printable, "cell": cell}
+    page = environment.get_template("report.html.j2").render(**_contents(study))
+    path = study.run.folder / "report.html"
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _contents(study: Study) -> dict:
+    overview = {answer.name: answer for answer in questions.overview(study, TOP)}
+    numbers = overview.pop("numbers")
+    documents = [overview.pop(name) for name in ("highest_documents", "lowest_documents") if name in overview]
+    tables = list(overview.values())
+    if study.log.knows_documents:
+        tables += questions.early_late(study)
+    tables += questions.returning(study)
+    return {
+        "run": study.run,
+        "numbers": numbers,
+        "pictures": _pictures(study, numbers.table),
+        "tables": [table for table in tables if table.table.num_rows],
+        "documents": [(answer, answer.table.to_pylist()) for answer in documents],
+        "rows": _rows,
+        "config": (study.run.folder / "config.toml").read_text(),
+    }
+
+
+def _pictures(study: Study, numbers: pa.Table) -> list[Picture]:
+    found = []
+
+    def add(caption: str, svg: str) -> None:
+        found.append(Picture(caption, Markup(svg)))
+
+    if study.run.training:
+        add("Loss against steps", figures.loss(study.run, "step"))
+        add("Loss against seconds of training", figures.loss(study.run, "seconds"))
+    if study.log.knows_documents:
+        over_time, sources = trends.over_time(study.log, WINDOWS), attribution.sources(study.log)
+        add("What was trained on, by source", figures.stream(over_time, sources, "picked"))
+        add("Pick rate by source", figures.stream(over_time, sources, "pick_rate"))
+    scores = attribution.score_histogram(study.log)
+    if scores.num_rows:
+        add("First-order scores of picked and rejected candidates", figures.histogram(scores))
+    overall = numbers["picks"][0].as_py() / max(numbers["candidates"][0].as_py(), 1)
+    for answer in questions.biases(study):
+        add(answer.title, figures.bias(answer.table, _FEATURES[answer.name], overall))
+    return found
+
+
+def _rows(answer: Answer) -> list[dict]:
+    shown = answer.table if answer.shown is None else answer.shown
+    return shown.to_pylist()

@@ -21,8 +21,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.distributed.tensor import DTensor, Partial
 
-from selection.direction import Direction
+from selection.direction import Direction, LowRank
 from selection.layers import Rule, rule_for
 from selection.uses import OuterProduct, RowScatter, Use
 
@@ -65,6 +67,11 @@ class GhostRecorder:
     def _find_rules(self) -> None:
         first_name: dict[nn.Parameter, str] = {}
         uncovered = []
+        if any(isinstance(m, OptimizedModule) or m._compiled_call_impl is not None for m in self._model.modules()):
+            raise ValueError(
+                "the model is compiled: torch.compile leaves the recorder's hooks out, so give GhostRecorder the "
+                "model as it was before torch.compile"
+            )
         for path, module in self._model.named_modules(remove_duplicate=True):
             held = [(key, p) for key, p in module.named_parameters(recurse=False) if p.requires_grad]
             rule = rule_for(module)
@@ -120,7 +127,7 @@ class GhostRecorder:
         result = output[0] if isinstance(output, tuple) else output
         if len(result) == 1 != self._samples:  # one row for all samples, as GPT-2's positions: give each its own
             result = result.expand(self._samples, *result.shape[1:])
-            inputs = tuple(x.expand(self._samples, *x.shape[1:]) for x in inputs)
+            inputs = [x.expand(self._samples, *x.shape[1:]) for x in inputs if isinstance(x, Tensor)]
         path, rule = self._rules[module]
         if len(result) != self._samples:
             raise ValueError(
@@ -130,12 +137,13 @@ class GhostRecorder:
         self._device = result.device
         if not result.requires_grad:
             result = _StartOfGraph.apply(result, self._anchor)
-        versions = [x._version for x in inputs if isinstance(x, Tensor)]
+        tensors = [x.detach() for x in inputs if isinstance(x, Tensor)]  # memory and version are the layer's input's
+        versions = [x._version for x in tensors]
 
         def receive(gradient: Tensor) -> None:
-            if versions != [x._version for x in inputs if isinstance(x, Tensor)]:
+            if versions != [x._version for x in tensors]:
                 raise ValueError(f"the input of layer {path} was changed in place after it was used")
-            for key, use in rule(module, inputs, output, gradient).items():
+            for key, use in rule(module, tensors, output, gradient).items():
                 if (path, key) in self._names:  # a frozen parameter has no gradient
                     self._uses.setdefault(self._names[path, key], []).append(use)
 
@@ -155,19 +163,22 @@ class GhostRecorder:
             raise ValueError("nothing is recorded: run forward and backward inside `with recorder:` first")
         return ((name, self._uses[name]) for name in self._parameter_names)
 
-    def direction(self, samples: int | None = None) -> Direction:
-        """The mean gradient over the recorded samples of all ranks.
+    @torch.no_grad()
+    def direction(self, samples: int | None = None, rank: int = 0) -> Direction:
+        """The mean gradient over the recorded samples of all ranks, for the scored parameters.
 
         samples: what the sum is divided by; by default the recorded samples of all ranks. Give it where some of
-            them are masked padding.
+            them are masked padding. rank: above 0, the low-rank form (see Direction.low_rank).
         """
         if samples is None:
             samples = self._samples_of_all_ranks()
         parameters = dict(self._model.named_parameters())
         blocks = {}
         for name, uses in self._recorded():
-            blocks[name] = _sum_over_ranks(parameters[name], _gradient(uses, None).div_(samples))
-        return Direction(blocks)
+            if self._scored(name):
+                blocks[name] = _sum_over_ranks(parameters[name], _gradient(uses, None).div_(samples))
+        direction = Direction(blocks)
+        return direction.low_rank(rank) if rank else direction
 
     def _samples_of_all_ranks(self) -> int:
         if not any(hasattr(p, "device_mesh") for p in self._model.parameters()):
@@ -176,6 +187,7 @@ class GhostRecorder:
         dist.all_gather_object(counts, self._samples)
         return sum(counts)
 
+    @torch.no_grad()
     def first_order(self, direction: Direction) -> Tensor:
         """<g_i, v> over the scored parameters, [N], in the loss's own units per unit of learning rate."""
         scores_N = 0.0
@@ -185,10 +197,12 @@ class GhostRecorder:
                 scores_N = scores_N + sum(use.first_order(block) for use in uses)
         return scores_N
 
+    @torch.no_grad()
     def gram(self) -> Tensor:
         """<g_i, g_j> over the scored parameters, [N, N]."""
         return sum(_gram(uses) for name, uses in self._recorded() if self._scored(name))
 
+    @torch.no_grad()
     def first_order_and_gram(self, direction: Direction) -> tuple[Tensor, Tensor]:
         """Both, for less than the two alone: a block of rows made for the gram serves the scores as well."""
         scores_N, gram_NN = 0.0, 0.0
@@ -199,6 +213,7 @@ class GhostRecorder:
             if _gram_has_short_cut(uses):
                 scores_N, gram_NN = scores_N + uses[0].first_order(block), gram_NN + _gram(uses)
                 continue
+            block = block.whole() if isinstance(block, LowRank) else block
             for start, stop, rows_Nr in _rows_of_samples(uses):
                 gram_NN = gram_NN + rows_Nr @ rows_Nr.T
                 scores_N = scores_N + rows_Nr @ block[start:stop].flatten().to(rows_Nr.dtype)
@@ -258,8 +273,6 @@ def _sum_over_ranks(parameter: nn.Parameter, gradient: Tensor) -> Tensor:
     """This rank's share of a gradient, summed over ranks and laid out like its parameter (FSDP2: reduce-scatter)."""
     if not hasattr(parameter, "device_mesh"):
         return gradient
-    from torch.distributed.tensor import DTensor, Partial
-
     mesh = parameter.device_mesh
     partial = DTensor.from_local(gradient, mesh, [Partial("sum")] * mesh.ndim)
     return partial.redistribute(placements=parameter.placements)

@@ -5,27 +5,29 @@ N samples, T tokens a sample, D width.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selection.uses import FusedHead, OuterProduct, PerSample, RowScatter, Use, wide_dtype
 
 Uses = dict[str, Use]
-Rule = Callable[[nn.Module, tuple, Any, Tensor], Uses]
+Rule = Callable[[nn.Module, Sequence[Tensor], Any, Tensor], Uses]
 
 
 def rule_for(module: nn.Module) -> Rule | None:
     """The rule that covers the parameters which `module` itself holds; None where there is none."""
     if hasattr(module, "logit_gradient"):
         return output_head
-    # isinstance, for fully_shard swaps a module's class for a subclass of it
-    return next((rule for kind, rule in RULES.items() if isinstance(module, kind)), None)
+    # Base classes too: fully_shard swaps a module's class for a subclass of it.
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__]
+    return next((RULES[name] for name in names if name in RULES), None)
 
 
-def linear(module: nn.Linear, inputs: tuple, output: Tensor, gradient: Tensor) -> Uses:
+def linear(module: nn.Linear, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
     """y = x W^T + b: grad W = sum_t b_t x_t^T, grad b = sum_t b_t."""
     uses: Uses = {"weight": OuterProduct(_tokens(gradient), _tokens(inputs[0]))}
     if module.bias is not None:
@@ -33,13 +35,13 @@ def linear(module: nn.Linear, inputs: tuple, output: Tensor, gradient: Tensor) -
     return uses
 
 
-def output_head(module: nn.Module, inputs: tuple, output: Any, gradient: Tensor) -> Uses:
+def output_head(module: nn.Module, inputs: Sequence[Tensor], output: Any, gradient: Tensor) -> Uses:
     """A linear head that takes the targets and returns (losses_N, normaliser_NT): see model.loss.OutputHead.
 
     Such a module offers `logit_gradient` and `token_scale`, so that the gradient at its logits can be made again
     in pieces. Called without targets it is a plain linear layer.
     """
-    if len(inputs) == 1 or inputs[1] is None:
+    if len(inputs) == 1:
         return linear(module, inputs, output, gradient)
     hidden_NTD, targets_NT = inputs
     _, normaliser_NT = output
@@ -57,7 +59,7 @@ def output_head(module: nn.Module, inputs: tuple, output: Any, gradient: Tensor)
     }
 
 
-def embedding(module: nn.Embedding, inputs: tuple, output: Tensor, gradient: Tensor) -> Uses:
+def embedding(module: nn.Embedding, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
     """y = E[index]: row index_t of grad E receives b_t; `padding_idx` receives nothing."""
     index = inputs[0].reshape(len(inputs[0]), -1).expand(len(gradient), -1)
     values_NTD = _tokens(gradient)
@@ -66,7 +68,7 @@ def embedding(module: nn.Embedding, inputs: tuple, output: Tensor, gradient: Ten
     return {"weight": RowScatter(index, values_NTD, module.num_embeddings)}
 
 
-def layer_norm(module: nn.LayerNorm, inputs: tuple, output: Tensor, gradient: Tensor) -> Uses:
+def layer_norm(module: nn.LayerNorm, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
     """y = w * xhat + b: grad w = sum_t b_t * xhat_t, grad b = sum_t b_t."""
     kept = len(module.normalized_shape)
     wide = wide_dtype(gradient.dtype)
@@ -77,10 +79,39 @@ def layer_norm(module: nn.LayerNorm, inputs: tuple, output: Tensor, gradient: Te
     return uses
 
 
-RULES: dict[type[nn.Module], Rule] = {
-    nn.Linear: linear,
-    nn.Embedding: embedding,
-    nn.LayerNorm: layer_norm,
+def rms_norm(module: nn.Module, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
+    """y = w * x / sqrt(mean(x^2) + eps): grad w = sum_t b_t * xhat_t."""
+    wide = wide_dtype(gradient.dtype)
+    xhat = F.rms_norm(inputs[0].to(wide), module.normalized_shape, eps=module.eps)
+    return {"weight": PerSample(_sum_tokens(gradient.to(wide) * xhat, kept=len(module.normalized_shape)))}
+
+
+def llama_norm(module: nn.Module, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
+    """RMSNorm as `transformers` computes it: xhat in float32 whatever the model's precision."""
+    x = inputs[0].float()
+    xhat = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + module.variance_epsilon)
+    gradient = gradient.to(wide_dtype(gradient.dtype))
+    return {"weight": PerSample(_sum_tokens(gradient * xhat.to(inputs[0].dtype), kept=1))}
+
+
+def conv1d(module: nn.Module, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
+    """y = x W + b, the linear layer of `transformers`' GPT-2: its weight is [in, out]."""
+    return {
+        "weight": OuterProduct(_tokens(inputs[0]), _tokens(gradient)),
+        "bias": PerSample(_sum_tokens(gradient, kept=1)),
+    }
+
+
+# By qualified name, so that a layer of a library that is not installed can have its rule.
+RULES: dict[str, Rule] = {
+    "torch.nn.modules.linear.Linear": linear,
+    "torch.nn.modules.sparse.Embedding": embedding,
+    "torch.nn.modules.normalization.LayerNorm": layer_norm,
+    "torch.nn.modules.normalization.RMSNorm": rms_norm,
+    "transformers.pytorch_utils.Conv1D": conv1d,
+    "transformers.models.llama.modeling_llama.LlamaRMSNorm": llama_norm,
+    "transformers.models.mistral.modeling_mistral.MistralRMSNorm": llama_norm,
+    "transformers.models.qwen2.modeling_qwen2.Qwen2RMSNorm": llama_norm,
 }
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from selection.direction import LowRank
+
 CHUNK_ELEMENTS = 1 << 22  # of a recomputed output gradient; 16 MiB in float32
 
 
@@ -70,16 +72,18 @@ class OuterProduct:
             total_oi = total_oi + product(left_nto.flatten(0, 1).T, right_nti.flatten(0, 1))
         return total_oi
 
-    def first_order(self, direction_oi: Tensor) -> Tensor:
-        """<g_i, R> = sum_t left_it^T R right_it, [N]; R meets the longer side first, so that less is kept."""
+    def first_order(self, direction_oi: Tensor | LowRank) -> Tensor:
+        """<g_i, R> = sum_t left_it^T R right_it, [N]."""
         dtype = self.right_NTi.dtype
         scores_N = self.right_NTi.new_zeros(self.samples, dtype=wide_dtype(dtype))
         for samples, left_nto, right_nti in self.blocks(None):
-            direction = direction_oi.to(dtype)
-            if left_nto.shape[2] >= right_nti.shape[2]:
-                terms = product(left_nto, direction).mul_(right_nti)
+            if isinstance(direction_oi, LowRank):
+                terms = product(left_nto, direction_oi.left_or.to(dtype))
+                terms = terms.mul_(product(right_nti, direction_oi.right_ir.to(dtype)))
+            elif left_nto.shape[2] >= right_nti.shape[2]:  # the longer side meets R first, so that less is kept
+                terms = product(left_nto, direction_oi.to(dtype)).mul_(right_nti)
             else:
-                terms = product(right_nti, direction.T).mul_(left_nto)
+                terms = product(right_nti, direction_oi.to(dtype).T).mul_(left_nto)
             scores_N[samples] += terms.sum(dim=(1, 2))
         return scores_N
 
@@ -192,8 +196,11 @@ class RowScatter:
         total_VD = values_NTD.new_zeros(self.rows, values_NTD.shape[2], dtype=wide)
         return total_VD.index_add_(0, index_NT.flatten(), values_NTD.flatten(0, 1).to(wide))
 
-    def first_order(self, direction_VD: Tensor) -> Tensor:
+    def first_order(self, direction_VD: Tensor | LowRank) -> Tensor:
         wide = wide_dtype(self.values_NTD.dtype)
+        if isinstance(direction_VD, LowRank):
+            values_NTr = product(self.values_NTD, direction_VD.right_ir.to(self.values_NTD.dtype))
+            return (direction_VD.left_or[self.index_NT].to(wide) * values_NTr).sum(dim=(1, 2))
         return (direction_VD[self.index_NT].to(wide) * self.values_NTD).sum(dim=(1, 2))
 
     def rows_of_samples(self, start: int, stop: int) -> Tensor:

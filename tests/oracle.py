@@ -10,7 +10,7 @@ def gradients_of_samples(model: nn.Module, tokens_NT: Tensor, targets_NT: Tensor
     for tokens_T, targets_T in zip(tokens_NT, targets_NT, strict=True):
         model.zero_grad(set_to_none=True)
         model(tokens_T[None], targets_T[None]).sum().backward()
-        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad})
     model.zero_grad(set_to_none=True)
     return gradients
 

@@ -22,10 +22,10 @@ class PlainGPT2(GPT2):
 
     def forward(self, tokens_NT, targets_NT=None):
         logits_NTV = super().forward(tokens_NT)
-        return logits_NTV if targets_NT is None else _mean_loss(logits_NTV, targets_NT)
+        return logits_NTV if targets_NT is None else mean_loss(logits_NTV, targets_NT)
 
 
-def _mean_loss(logits_NTV, targets_NT):
+def mean_loss(logits_NTV, targets_NT):
     loss_NT = nn.functional.cross_entropy(logits_NTV.transpose(1, 2), targets_NT, ignore_index=-1, reduction="none")
     return loss_NT.sum(dim=1) / (targets_NT != -1).sum(dim=1).clamp(min=1)
 
@@ -44,7 +44,7 @@ class Bare(nn.Module):
     def forward(self, tokens_NT, targets_NT):
         hidden = self.embed(tokens_NT)
         hidden = hidden + self.down(torch.tanh(self.up(self.norm(hidden))))
-        return _mean_loss(self.head(hidden.cumsum(dim=1)), targets_NT)
+        return mean_loss(self.head(hidden.cumsum(dim=1)), targets_NT)
 
 
 def gpt2(kind=GPT2, **changes):

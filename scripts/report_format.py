@@ -55,8 +55,8 @@ def one_line(text: str, length: int = _PREVIEW) -> str:
 
 def number(value: float | None, column: str = "") -> str:
     """A number as its column wants it: ids and steps plain, rates and shares in percent, their changes in
-    percentage points, losses with four
-    decimals, other whole numbers in full, and the rest with four significant digits."""
+    percentage points, losses with four decimals, other whole numbers in full, and the rest with four
+    significant digits."""
     words = set(column.split("_"))
     if value is None:
         return "–"

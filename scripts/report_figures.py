@@ -112,7 +112,7 @@ def bias(bins: pa.Table, xlabel: str, overall: float) -> str:
 
 def _figure(height: float = 2.9) -> tuple[Figure, Axes]:
     # Small in inches, so that the text is still large enough when a phone shrinks the figure.
-    figure = Figure(figsize=(4.6, height), layout="constrained")
+    figure = Figure(figsize=(4.2, height), layout="constrained")
     return figure, figure.add_subplot()
 
 

@@ -1,5 +1,6 @@
 """The HTML report in a browser: what it shows at two widths, in light and in dark."""
 
+import functools
 import json
 import re
 import shutil
@@ -63,6 +64,7 @@ def page(tmp_path_factory):
     return run / "report.html"
 
 
+@functools.cache
 def look(page, dark: bool) -> dict:
     """What the browser shows at each width."""
     frame = page.parent / "frame.html"

@@ -16,9 +16,18 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 
-def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict, keep: int) -> Path:
-    """Writes `<folder>/step-<step>`; all ranks call it. `state` is a JSON-able dict, the same on every rank.
+def save(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    extra: dict,
+    state: dict,
+    keep: int,
+) -> Path:
+    """Writes `<folder>/step-<step>`; all ranks call it.
 
+    extra: further tensors (DTensors where sharded), nested in dicts; state: JSON-able, the same on every rank.
     Afterwards only the last `keep` checkpoints are left.
     """
     final = folder / f"step-{step:08d}"
@@ -27,7 +36,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     dist.barrier()
-    dcp.save(_tensors(model, optimizer), checkpoint_id=partial)
+    dcp.save(_tensors(model, optimizer) | extra, checkpoint_id=partial)
     if dist.get_rank() == 0:
         (partial / "state.json").write_text(json.dumps({"step": step, **state}, indent=1))
         _sync_to_disk(partial)
@@ -46,9 +55,12 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """Fills model and optimizer, sharded as they are now (any number of ranks); returns what `save` got as state."""
-    tensors = _tensors(model, optimizer)
+def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict) -> dict:
+    """Fills model, optimizer and the tensors in `extra`, sharded as they are now, at any number of ranks.
+
+    Returns what `save` got as state.
+    """
+    tensors = _tensors(model, optimizer) | extra
     dcp.load(tensors, checkpoint_id=checkpoint)
     set_state_dict(model, optimizer, model_state_dict=tensors["model"], optim_state_dict=tensors["optimizer"])
     return read_state(checkpoint)

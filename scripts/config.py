@@ -74,8 +74,20 @@ class Selection:
     """k: picks per group."""
     validation: int = 16
     """m: fresh target samples per step that make the direction, over all ranks."""
+    rank: int = 0
+    """r: the direction's matrices are reduced to rank r for cheaper scores; 0 keeps them exact."""
+    decay: float = 0.0
+    """Of the direction's running average over steps; 0 uses this step's target samples alone."""
+    scored: Literal["all", "blocks"] = "all"
+    """Parameters that count in the scores; `blocks` leaves embeddings and output head out."""
+    prefix: int = 0
+    """Tokens of a candidate that are scored, the picks then being trained on whole; 0 scores all."""
     curvature: float = 1.0
     """c: how much two alike picks count against each other in the greedy rule; 0 makes it top-k."""
+    sketch: int = 0
+    """s: the greedy rule's gram from s x s random projections of each weight's gradient; 0 is exact."""
+    preconditioner: Literal["none", "adam"] = "none"
+    """`adam` scores the step AdamW takes, by its second moments; the gram stays one of raw gradients."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,11 @@ class Config:
         for key, value in at_least_one.items():
             if value < 1:
                 raise ValueError(f"{key} must be at least 1, not {value}")
+        for key in ("rank", "prefix", "sketch"):
+            if getattr(selection, key) < 0:
+                raise ValueError(f"selection.{key} must be at least 0, not {getattr(selection, key)}")
+        if not 0 <= selection.decay < 1:
+            raise ValueError(f"selection.decay must be at least 0 and below 1, not {selection.decay}")
         if METHODS[selection.method].scores and selection.picks > selection.candidates:
             raise ValueError(
                 f"selection.picks ({selection.picks}) cannot exceed selection.candidates ({selection.candidates})"

@@ -31,10 +31,15 @@ from pipeline.stream import Candidates, CandidateStream, evaluation_samples, tar
 from scripts.config import Config, parse
 from scripts.held_out import HeldOut
 from scripts.run_folder import RunFolder
-from selection.direction import Direction
+from selection.direction import Direction, RunningDirection, adam_preconditioned
 from selection.ghost import GhostRecorder
 from selection.log import SelectionLog
 from selection.methods import METHODS, Choice
+
+SCORED = {
+    "all": lambda name: True,
+    "blocks": lambda name: name.startswith("blocks."),
+}
 
 
 class Run:
@@ -54,7 +59,8 @@ class Run:
         )
         self.model = build_gpt2(shape, world.mesh, config.train.dtype, config.train.seed)
         self.optimizer = build_adamw(self.model, config.train.learning_rate, config.train.weight_decay)
-        self.recorder = GhostRecorder(self.model)
+        self.recorder = GhostRecorder(self.model, SCORED[config.selection.scored])
+        self.running = RunningDirection(config.selection.decay)
         self.step, self.seconds = self._resume() if config.train.resume else (0, 0.0)
         self.lanes = range(world.rank, config.train.groups, world.size)
         self.stream = CandidateStream(
@@ -71,6 +77,11 @@ class Run:
         }
         if self.method.scores:
             self.target_samples(step=0)  # a split too small is said before anything is written
+        if config.selection.prefix > self.manifest.sequence_length:
+            raise ValueError(
+                f"selection.prefix ({config.selection.prefix}) is longer than the dataset's samples "
+                f"({self.manifest.sequence_length} tokens)"
+            )
         if world.leads:
             self.folder.start(config, {"manifest_sha256": self.manifest.sha256, "world_size": world.size})
             self.folder.drop_metrics_from(self.step)
@@ -91,8 +102,15 @@ class Run:
         differing = self.config.differences(saved["config"])
         if differing:
             raise ValueError(f"{newest} was saved by a run with other settings: {'; '.join(differing)}")
-        checkpoint.load(newest, self.model, self.optimizer)
+        extra = self._extra_tensors(self.running.empty_state(self.recorder.scored_parameters()))
+        checkpoint.load(newest, self.model, self.optimizer, extra)
+        if extra:
+            self.running.load_state_dict(extra["direction"])
         return saved["step"], saved["seconds"]
+
+    def _extra_tensors(self, running_state: dict) -> dict:
+        """What a checkpoint holds besides model and optimizer: the running direction, where it outlives a step."""
+        return {"direction": running_state} if self.method.scores and self.config.selection.decay else {}
 
     def target_samples(self, step: int) -> np.ndarray:
         """The m samples of split `target` that steer `step`."""
@@ -111,6 +129,7 @@ class Run:
             self.step,
             self.model,
             self.optimizer,
+            self._extra_tensors(self.running.state_dict()),
             state,
             self.config.train.keep_checkpoints,
         )
@@ -156,7 +175,7 @@ def take_step(run: Run, candidates: Candidates) -> dict[str, float]:
         config.train.min_learning_rate,
     )
     set_learning_rate(run.optimizer, learning_rate)
-    direction = find_direction(run) if run.method.scores else None
+    direction = find_direction(run) if run.method.scores and run.method.direction else None
     sums = torch.zeros(3, dtype=torch.float64, device=run.world.device)
     for group, sample_ids_N, tokens_NT1 in zip(
         run.lanes, candidates.sample_ids_Gn, candidates.tokens_GnT1, strict=True
@@ -193,32 +212,49 @@ def take_step(run: Run, candidates: Candidates) -> dict[str, float]:
 
 
 def find_direction(run: Run) -> Direction:
-    """The mean gradient of this step's fresh target samples, which the ranks share out among them."""
+    """The direction of this step's fresh target samples, which the ranks share out among them."""
     samples_m = run.target_samples(run.step)
     inputs_nT, targets_nT = run.held_out["target"].share(samples_m)
     with run.recorder:
         run.model(inputs_nT, targets_nT).sum().backward()
-    return run.recorder.direction(samples=len(samples_m))
+    direction = run.running.update(run.recorder, samples=len(samples_m))
+    if run.config.selection.preconditioner == "adam":
+        direction = adam_preconditioned(direction, run.optimizer, dict(run.model.named_parameters()))
+    rank = run.config.selection.rank
+    return direction.low_rank(rank) if rank else direction
 
 
 def train_on_group(
     run: Run, direction: Direction | None, learning_rate: float, inputs_NT: Tensor, targets_NT: Tensor
 ) -> tuple[Tensor, Choice]:
-    """Adds the gradient of the group's picks, each at its weight in the step's mean; (losses [N], choice)."""
+    """Adds the gradient of the group's picks, each at its weight in the step's mean.
+
+    Returns (losses [N], choice); with selection.prefix the losses are those of the scored tokens.
+    """
     settings = run.config.selection
     share = 1 / (run.config.train.groups * settings.picks)
-    if direction is None:
+    if not run.method.scores:
         losses_N = run.model(inputs_NT, targets_NT)
         (losses_N.sum() * share).backward()
         return losses_N.detach(), Choice(torch.arange(len(losses_N), device=losses_N.device))
+    scored = slice(0, settings.prefix or None)
     with run.recorder:
-        losses_N = run.model(inputs_NT, targets_NT)
+        losses_N = run.model(inputs_NT[:, scored], targets_NT[:, scored])
         losses_N.sum().backward()
     choice = run.method.choose(
-        run.recorder, direction, settings.picks, learning_rate / settings.picks, settings.curvature
+        run.recorder,
+        direction,
+        settings.picks,
+        step_size=learning_rate / settings.picks,
+        curvature=settings.curvature,
+        sketch=settings.sketch,
     )
-    run.recorder.add_gradient(choice.picks, share)
-    run.recorder.release()
+    if settings.prefix:
+        run.recorder.release()
+        (run.model(inputs_NT[choice.picks], targets_NT[choice.picks]).sum() * share).backward()
+    else:
+        run.recorder.add_gradient(choice.picks, share)
+        run.recorder.release()
     return losses_N.detach(), choice
 
 

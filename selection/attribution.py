@@ -81,7 +81,8 @@ class OpenLog:
         self.rows: pa.Table | list[Path] = files.readable or SCHEMA.empty_table()
         self._spill = tempfile.TemporaryDirectory(prefix="selection-log-")
         self._database = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": self._spill.name})
-        self._database.execute("SET preserve_insertion_order = false")
+        # DuckDB would draw its progress bar on standard output, where answers go.
+        self._database.execute("SET preserve_insertion_order = false; SET enable_progress_bar = false")
         self.define("rows_as_logged", self.rows)
         self.define("spans", SPANS.empty_table() if spans is None or spans == [] else spans)
         self._database.execute(_VIEWS.format(curvature=float(curvature)))

@@ -44,6 +44,13 @@ class Direction:
         return Direction(self.blocks | _find_ranges(wide, rank))
 
 
+@functools.cache
+def seeded_normal(name: str, rows: int, columns: int) -> Tensor:
+    """Standard normal numbers [rows, columns], a function of the name and so the same on every rank."""
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
+    return torch.randn(rows, columns, generator=generator)
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A plain tensor as it is; a DTensor gathered from all ranks."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
@@ -82,6 +89,12 @@ class RunningDirection:
         """Tensors (DTensors where sharded) to be saved with the model's."""
         return {"updates": torch.tensor(self._updates), "sums": dict(self._sums)}
 
+    @staticmethod
+    def empty_state(parameters: dict[str, Tensor]) -> dict:
+        """A state_dict of zeros, laid out like `parameters`, for a checkpoint to be read into."""
+        sums = {name: torch.zeros_like(parameter.detach()) for name, parameter in parameters.items()}
+        return {"updates": torch.tensor(0), "sums": sums}
+
     def load_state_dict(self, state: dict) -> None:
         self._updates = int(state["updates"])
         self._sums = dict(state["sums"])
@@ -113,20 +126,15 @@ def _find_ranges(blocks: dict[str, Tensor], rank: int) -> dict[str, LowRank]:
     if not blocks:
         return {}
     local = {name: _local(block) for name, block in blocks.items()}
-    start = {name: _local(_laid_out_like(block, _random(name, len(block), rank))) for name, block in blocks.items()}
+    start = {
+        name: _local(_laid_out_like(block, seeded_normal(name, len(block), rank))) for name, block in blocks.items()
+    }
     basis = {name: rows.T @ start[name].to(rows) for name, rows in local.items()}
     for iteration in range(1, POWER_ITERATIONS + 1):
         basis = {name: torch.linalg.qr(part).Q for name, part in _summed(basis, next(iter(blocks.values()))).items()}
         if iteration < POWER_ITERATIONS:
             basis = {name: rows.T @ (rows @ basis[name]) for name, rows in local.items()}
     return {name: LowRank(_gathered(local[name] @ basis[name], block), basis[name]) for name, block in blocks.items()}
-
-
-@functools.cache
-def _random(name: str, rows: int, rank: int) -> Tensor:
-    """Where the range finder begins: a function of the parameter's name, the same on every rank."""
-    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
-    return torch.randn(rows, rank, generator=generator)
 
 
 def _local(tensor: Tensor) -> Tensor:

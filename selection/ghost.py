@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.distributed.tensor import DTensor, Partial
 
-from selection.direction import Direction, LowRank
+from selection.direction import Direction, LowRank, seeded_normal
 from selection.layers import Rule, rule_for
-from selection.uses import OuterProduct, RowScatter, Use
+from selection.uses import OuterProduct, PerSample, RowScatter, Use
 
 ROWS_BUDGET = 1 << 24  # elements of per-sample gradient rows made at once: 64 MiB in float32
 
@@ -87,6 +87,11 @@ class GhostRecorder:
                 f"no ghost rule covers {', '.join(uncovered)}: freeze it, or add a rule to selection/layers.py"
             )
         self._parameter_names = list(first_name.values())
+
+    def scored_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that count in scores and gram, by name."""
+        parameters = dict(self._model.named_parameters())
+        return {name: parameters[name] for name in self._parameter_names if self._scored(name)}
 
     # Recording
 
@@ -198,9 +203,23 @@ class GhostRecorder:
         return scores_N
 
     @torch.no_grad()
-    def gram(self) -> Tensor:
-        """<g_i, g_j> over the scored parameters, [N, N]."""
-        return sum(_gram(uses) for name, uses in self._recorded() if self._scored(name))
+    def gram(self, sketch: int = 0) -> Tensor:
+        """<g_i, g_j> over the scored parameters, [N, N].
+
+        sketch: above 0, each weight's gradient is first projected to sketch x sketch numbers, at random but the same
+        for all samples, which keeps inner products in expectation (Johnson & Lindenstrauss).
+        """
+        scored = ((name, uses) for name, uses in self._recorded() if self._scored(name))
+        return sum(_sketched_gram(name, uses, sketch) if sketch else _gram(uses) for name, uses in scored)
+
+    @torch.no_grad()
+    def squared_norms(self) -> Tensor:
+        """|g_i|^2 over the scored parameters, [N]: the gram's diagonal for a fraction of its cost."""
+        norms_N = 0.0
+        for name, uses in self._recorded():
+            if self._scored(name):
+                norms_N = norms_N + sum(rows_Nr.square().sum(dim=1) for _, _, rows_Nr in _rows_of_samples(uses))
+        return norms_N
 
     @torch.no_grad()
     def first_order_and_gram(self, direction: Direction) -> tuple[Tensor, Tensor]:
@@ -254,6 +273,17 @@ def _gram(uses: list[Use]) -> Tensor:
             return use.gram()
         uses = [use.used_rows_only()]
     return sum(rows_Nr @ rows_Nr.T for _, _, rows_Nr in _rows_of_samples(uses))
+
+
+def _sketched_gram(name: str, uses: list[Use], size: int) -> Tensor:
+    """The gram of one parameter from sketches, summed over its uses before any product as in _gram."""
+    if isinstance(uses[0], PerSample):
+        return _gram(uses)
+    factor = uses[0].factor
+    left_os = seeded_normal(f"{name} rows", uses[0].rows, size).to(factor) / size**0.5
+    right_is = seeded_normal(f"{name} columns", uses[0].row_size, size).to(factor) / size**0.5
+    sketches_NS = sum(use.sketch(left_os, right_is).flatten(1) for use in uses)
+    return sketches_NS @ sketches_NS.T
 
 
 def _rows_of_samples(uses: list[Use]) -> Iterator[tuple[int, int, Tensor]]:

@@ -95,6 +95,20 @@ class OuterProduct:
         """rows_of_samples added in place to those of another use of the parameter."""
         return out_Nri.add_(self.rows_of_samples(start, stop))
 
+    def sketch(self, left_os: Tensor, right_is: Tensor) -> Tensor:
+        """left_os^T g_i right_is, [N, s, s]."""
+        sketch_Nss = self.right_NTi.new_zeros(
+            self.samples, left_os.shape[1], right_is.shape[1], dtype=wide_dtype(self.right_NTi.dtype)
+        )
+        for samples, left_nto, right_nti in self.blocks(None):
+            left_nts, right_nts = product(left_nto, left_os), product(right_nti, right_is)
+            sketch_Nss[samples] += left_nts.transpose(1, 2) @ right_nts
+        return sketch_Nss
+
+    @property
+    def factor(self) -> Tensor:
+        return self.right_NTi
+
     def gram(self) -> Tensor:
         """<g_i, g_j> by token pairs, [N, N]: sum_tt' (left_it . left_jt') (right_it . right_jt')."""
         left_No, right_Ni = self.left_NTo.flatten(0, 1), self.right_NTi.flatten(0, 1)
@@ -164,6 +178,8 @@ class FusedHead:
         return self.hidden_NTD.shape[2]
 
     first_order = OuterProduct.first_order
+    sketch = OuterProduct.sketch
+    factor = OuterProduct.factor
 
     def rows_of_samples(self, start: int, stop: int) -> Tensor:
         left_NTv = self.left(self.weight()[start:stop], slice(None), slice(None), start)
@@ -215,6 +231,14 @@ class RowScatter:
         values = self.values_NTD[sample, token].to(out_NrD.dtype)
         out_NrD.view(-1, out_NrD.shape[2]).index_add_(0, row, values)
         return out_NrD
+
+    def sketch(self, left_os: Tensor, right_is: Tensor) -> Tensor:
+        right_NTs = product(self.values_NTD, right_is)
+        return left_os[self.index_NT].to(right_NTs.dtype).transpose(1, 2) @ right_NTs
+
+    @property
+    def factor(self) -> Tensor:
+        return self.values_NTD
 
     def used_rows_only(self) -> "RowScatter":
         """The same gradients without the rows no sample touches: inner products stay what they are."""

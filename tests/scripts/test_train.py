@@ -147,6 +147,9 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(dataset, tmp_path):
         ({"train__groups": 1000}, "fewer samples than one step needs"),
         ({"selection__validation": 100000}, "100000 target samples a step are asked for"),
         ({"model__n-head": 3}, "model.n_embd (16) must be a multiple of model.n_head (3)"),
+        ({"selection__prefix": 17}, "selection.prefix (17) is longer than the dataset's samples (16 tokens)"),
+        ({"selection__decay": 1.0}, "selection.decay must be at least 0 and below 1, not 1.0"),
+        ({"selection__rank": -1}, "selection.rank must be at least 0, not -1"),
         ({"train__steps": 0}, "train.steps must be at least 1, not 0"),
     ],
 )
@@ -157,6 +160,37 @@ def test_bad_values_get_one_sentence_and_exit_code_2(dataset, tmp_path, capsys, 
     assert sentence in told
     assert told.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+MODES = [
+    {"selection__rank": 2, "selection__decay": 0.9},
+    {"selection__preconditioner": "adam", "selection__rank": 2, "selection__method": "topk"},
+    {"selection__prefix": 8, "selection__scored": "blocks"},
+    {"selection__sketch": 4},
+]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(mode))
+def test_every_mode_chooses_in_its_own_way_and_resumes_exactly(dataset, tmp_path, mode):
+    whole = run(dataset, tmp_path / "whole", **mode)
+    exact = run(dataset, tmp_path / "exact")
+    columns = ("first_order", "interaction") if "selection__sketch" in mode else ("first_order",)
+    assert log_rows(whole, *columns) != log_rows(exact, *columns)
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step-00000006")
+    run(dataset, cut, train__resume=True, **mode)
+    assert measured(whole, *LOSSES) == measured(cut, *LOSSES)
+    assert read_log(whole / "selection").equals(read_log(cut / "selection"))
+
+
+def test_a_prefix_of_the_whole_sample_chooses_and_trains_as_no_prefix_does(dataset, tmp_path):
+    """The gradient of the picks then comes from a plain second pass: one more check of the assembled one."""
+    plain = run(dataset, tmp_path / "plain", train__dtype="float64")
+    prefixed = run(dataset, tmp_path / "prefixed", train__dtype="float64", selection__prefix=16)
+    assert log_rows(plain, "step", "group", "pick") == log_rows(prefixed, "step", "group", "pick")
+    for ours, theirs in zip(measured(prefixed, *LOSSES), measured(plain, *LOSSES), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-9)
 
 
 def _refused(arguments, capsys) -> str:
@@ -179,7 +213,7 @@ def test_bad_paths_and_files_get_one_sentence(dataset, tmp_path, capsys, monkeyp
     for text, sentence in [
         ("[train]\nstep = 3", f"unknown key train.step in {bad}"),
         ("[train]\nsteps = '3'", f"train.steps in {bad} must be a int"),
-        ("[selection]\nmethod = 'best'", "must be one of regular, greats, topk, not 'best'"),
+        ("[selection]\nmethod = 'best'", "must be one of regular, greats, topk, gradnorm, not 'best'"),
         ("train = 3", "must be a section"),
         ("[train", "is not valid TOML"),
     ]:

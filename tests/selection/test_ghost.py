@@ -115,6 +115,7 @@ def test_scores_gram_and_gradient_equal_autograd(model):
     record(recorder, model, tokens_NT, targets_NT)
     assert close(recorder.first_order(direction), flat_NP @ oracle.flat(v))
     assert close(recorder.gram(), flat_NP @ flat_NP.T)
+    assert close(recorder.squared_norms(), flat_NP.square().sum(dim=1))
     scores_N, gram_NN = recorder.first_order_and_gram(direction)
     assert close(scores_N, flat_NP @ oracle.flat(v))
     assert close(gram_NN, flat_NP @ flat_NP.T)
@@ -134,6 +135,21 @@ def test_gram_by_token_pairs_and_by_rows_agree():
     gradients_NP = torch.einsum("nto,nti->noi", left_NTo, right_NTi).flatten(1)
     assert close(use.gram(), gradients_NP @ gradients_NP.T)
     assert not uses.OuterProduct(torch.randn(4, 50, 3), torch.randn(4, 50, 2)).pairs_cost_less()
+
+
+def test_sketches_are_projections_of_each_samples_gradient(model):
+    tokens_NT, targets_NT = batch(4)
+    truth = oracle.gradients_of_samples(model, tokens_NT, targets_NT)
+    recorder = GhostRecorder(model)
+    record(recorder, model, tokens_NT, targets_NT)
+    for name, used in recorder._uses.items():
+        if not isinstance(used[0], uses.PerSample):
+            left, right = torch.randn(used[0].rows, 3).double(), torch.randn(used[0].row_size, 3).double()
+            expected = torch.stack([left.T @ g[name] @ right for g in truth])
+            assert close(sum(use.sketch(left, right) for use in used), expected), name
+    exact_NN = recorder.gram()
+    errors = [(recorder.gram(sketch=size) - exact_NN).norm() / exact_NN.norm() for size in (4, 2048)]
+    assert errors[1] < 0.1 < errors[0]
 
 
 def test_scored_limits_scores_and_gram_but_not_the_gradient(model):

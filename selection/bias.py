@@ -57,7 +57,7 @@ _SUMS = ("offered", "picked", "pick_rate", "mean_score")
 
 
 def _limits(log: OpenLog) -> dict[str, list[float]]:
-    """The ends of every feature's bins, ascending: its least value, quantiles, its greatest. Unknown ones are left out."""
+    """The ends of every feature's bins, ascending: least value, quantiles, greatest. Unknown ones are left out."""
     inner = [i / BINS for i in range(1, BINS)]
     every = max(1, log.ask("SELECT count(*) AS rows FROM rows_as_logged")["rows"][0].as_py() // ROWS_FOR_QUANTILES)
     asked = [f"quantile_disc({feature}, {inner}) AS {feature}" for feature in FEATURES]
@@ -70,7 +70,7 @@ def _limits(log: OpenLog) -> dict[str, list[float]]:
             (SELECT [min(loss), max(loss)] FROM candidates WHERE isfinite(loss)) AS loss
         FROM featured""").to_pylist()[0]
     return {
-        feature: sorted({ends[feature][0], *quantiles[feature]}) + [ends[feature][1]]
+        feature: [*sorted({ends[feature][0], *quantiles[feature]}), ends[feature][1]]
         for feature in FEATURES
         if quantiles[feature] is not None
     }

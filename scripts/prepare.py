@@ -4,10 +4,12 @@
     python -m scripts.prepare --corpus openwebtext --tokenizer gpt2 --seq-len 1024 --out data/owt
     python -m scripts.prepare --corpus json --data-files 'news/*.jsonl.gz' --text-field text \\
         --source-field source --id-field id --target-sources news --out data/news
-    python -m scripts.prepare verify data/owt
+    python -m scripts.prepare verify data/owt          # or with --drop: go on without the broken shards
 
 Text is tokenised over all cores, in constant memory. The folder appears under its name when it is whole. `verify`
-compares every shard with the manifest and ends with exit code 1 when one is broken; wrong input ends with 2.
+compares every shard with the manifest and ends with exit code 1 when one is broken; wrong input ends with 2. With
+`--drop` it writes a manifest without the broken shards and ends with 0: to a run that is resumed, that is another
+dataset. The old manifest is kept beside it, and no shard is removed.
 """
 
 import sys
@@ -27,7 +29,7 @@ from pipeline.prepare import prepare
 from pipeline.recipe import Recipe
 from pipeline.shards import Manifest
 from pipeline.splits import SPLITS
-from pipeline.verify import verify
+from pipeline.verify import drop_shards, verify
 
 _SHOWN_SOURCES = 12
 _REDRAW_SECONDS = 0.1
@@ -39,6 +41,8 @@ class Verify:
 
     path: tyro.conf.Positional[Path]
     """The dataset folder."""
+    drop: bool = False
+    """Write a manifest without the broken shards."""
 
 
 class _Rate(ProgressColumn):
@@ -74,15 +78,23 @@ def _prepare(recipe: Recipe, console: Console) -> int:
     return 0
 
 
-def _verify(folder: Path, console: Console) -> int:
+def _verify(folder: Path, drop: bool, console: Console) -> int:
     manifest = Manifest.load(folder)
     total = sum(len(shards) for shards in manifest.shards.values())
     with Progress(console=console) as progress:
         shards = progress.track(verify(manifest), total=total, description="checking shards")
-        problems = [problem for _, problem in shards if problem]
+        problems = {shard.name: problem for shard, problem in shards if problem}
     console.print(_table(manifest))
-    for problem in problems:
+    for problem in problems.values():
         print(problem, file=sys.stderr)
+    if problems and drop:
+        left, before = drop_shards(manifest, problems)
+        console.print(
+            f"{folder} goes on without {', '.join(problems)}: {left.samples('train'):,} of "
+            f"{manifest.samples('train'):,} train samples are left; the manifest before is {before}",
+            soft_wrap=True,
+        )
+        return 0
     if problems:
         print(f"{folder} is broken: {len(problems)} of {total} shards", file=sys.stderr)
         return 1
@@ -118,7 +130,7 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["verify"]:
             chosen = tyro.cli(Verify, args=arguments[1:], prog="scripts.prepare verify")
-            return _verify(chosen.path, console)
+            return _verify(chosen.path, chosen.drop, console)
         recipe = tyro.cli(Recipe, args=arguments, prog="scripts.prepare", description=__doc__)
         return _prepare(recipe, console)
     except (ValueError, OSError) as error:

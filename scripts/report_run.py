@@ -108,7 +108,8 @@ class Texts:
     def bits(self) -> np.ndarray:
         """-log2 of every token's probability, [V]: add-one counts over evenly spaced training samples."""
         total = self.reader.samples
-        ids = np.unique(np.linspace(0, total - 1, min(total, FREQUENCY_SAMPLES)).astype(np.int64))
+        places = np.unique(np.linspace(0, total - 1, min(total, FREQUENCY_SAMPLES)).astype(np.int64))
+        ids = self.manifest.sample_ids("train", places)
         counts = 1.0 + np.bincount(self.reader.tokens(ids).ravel(), minlength=self.manifest.vocab_size)
         return -np.log2(counts / counts.sum())
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 
@@ -7,7 +8,8 @@ import torch
 import webdataset
 
 from pipeline.shards import Manifest, Span, SplitReader
-from pipeline.verify import verify
+from pipeline.tar import member
+from pipeline.verify import drop_shards, verify
 from pipeline.writer import Sample, ShardWriter
 
 
@@ -125,6 +127,25 @@ def _one_other_array(path):
     path.write_bytes(data[:at] + b"'<i2'" + data[at + 5 :])
 
 
+def _escaping(path):
+    """A sound archive, but a member of it would land outside the folder it is unpacked in."""
+    data = path.read_bytes()
+    path.write_bytes(member("../../outside.npy", b"x" * 136) + data[1024:])
+
+
+def _other_dataset(path):
+    """The shard of the same name of another dataset: sound, of the same samples, sizes and types, other tokens."""
+    data = bytearray(path.read_bytes())
+    data[512 + 128 : 512 + 136] = b"\1\0\2\0\3\0\4\0"
+    path.write_bytes(data)
+
+
+def _flipped_bit(path):
+    data = bytearray(path.read_bytes())
+    data[512 + 128 + 2] ^= 4
+    path.write_bytes(data)
+
+
 def _no_array(path):
     path.write_bytes(path.read_bytes().replace(b"\x93NUMPY", b"\x93nothi"))
 
@@ -140,6 +161,9 @@ def _no_array(path):
         (_other_array, r"holds int16 \(4,\), not uint16 \(4,\)"),
         (_one_other_array, "holds token arrays of different types"),
         (_no_array, "holds something else than arrays"),
+        (_escaping, "holds other samples than the manifest says"),
+        (_other_dataset, r"has other bytes than it was written with \(its sha256 differs\)"),
+        (_flipped_bit, r"has other bytes than it was written with \(its sha256 differs\)"),
     ],
 )
 def test_a_broken_shard_is_found_out_before_it_is_used(dataset, damage, sentence):
@@ -164,11 +188,55 @@ def test_a_shard_with_fewer_samples_than_the_manifest_says(dataset):
 def test_verify_finds_a_flipped_bit_in_the_tokens(dataset):
     assert all(problem is None for _, problem in verify(Manifest.load(dataset)))
     path = dataset / "val-000000.tar"
-    data = bytearray(path.read_bytes())
-    data[512 + 128 + 2] ^= 4
-    path.write_bytes(data)
-    problems = [problem for _, problem in verify(Manifest.load(dataset)) if problem]
-    assert problems == [f"shard {path} has other bytes than it was written with (its sha256 differs)"]
+    _flipped_bit(path)
+    (problem,) = [problem for _, problem in verify(Manifest.load(dataset)) if problem]
+    assert problem.startswith(f"shard {path} has other bytes than it was written with (its sha256 differs)")
+
+
+def test_a_shard_opened_again_is_compared_again_only_if_its_file_changed(dataset, monkeypatch):
+    digests = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr("pipeline.shards.hashlib.sha256", lambda data: (digests.append(len(data)), sha256(data))[1])
+    reader = SplitReader(Manifest.load(dataset), open_shards=1)
+    digests.clear()
+    for sample in (1, 11, 2, 12):
+        reader.tokens([sample])
+    assert digests == [21504, 21504]
+    _flipped_bit(dataset / "train-000000.tar")
+    with pytest.raises(ValueError, match=r"train-000000.tar has other bytes"):
+        reader.tokens([1])
+
+
+def test_a_dataset_goes_on_without_a_dropped_shard(dataset, tokens_of):
+    """Samples keep their numbers; the dropped ones are gone for every reader; the old manifest can be put back."""
+    before = Manifest.load(dataset)
+    _flipped_bit(dataset / "train-000001.tar")
+    after, kept = drop_shards(before, ["train-000001.tar"])
+    assert after.sha256 != before.sha256
+    assert all(problem is None for _, problem in verify(after))
+    assert (after.samples("train"), after.samples("val")) == (15, 5)
+    ids = [*range(10), *range(20, 25)]
+    assert after.sample_ids("train", np.arange(15)).tolist() == ids
+    assert SplitReader(after).tokens(ids).tolist() == [tokens_of(sample) for sample in ids]
+    for gone in (10, 19, 25):
+        with pytest.raises(ValueError, match=rf"no sample {gone} .* 0 to 24, less those of shards that were dropped"):
+            SplitReader(after).tokens([3, gone])
+    again, _ = drop_shards(after, ["train-000002.tar"])
+    assert json.loads((dataset / "manifest.json").read_text())["dropped_shards"] == [
+        "train-000001.tar",
+        "train-000002.tar",
+    ]
+    assert again.samples("train") == 10
+    os.replace(kept, dataset / "manifest.json")
+    assert Manifest.load(dataset).sha256 == before.sha256
+
+
+def test_a_split_is_never_dropped_whole(dataset):
+    before = (dataset / "manifest.json").read_bytes()
+    with pytest.raises(ValueError, match=r"every shard of split val of .* is broken"):
+        drop_shards(Manifest.load(dataset), ["val-000000.tar"])
+    assert (dataset / "manifest.json").read_bytes() == before
+    assert list(dataset.glob("manifest-*")) == []
 
 
 def test_a_folder_without_manifest_gets_a_sentence(tmp_path):
@@ -188,6 +256,7 @@ def test_a_folder_without_manifest_gets_a_sentence(tmp_path):
         (lambda told: told["splits"]["val"]["shards"][0].update(name="train-000000.tar"), "shard name"),
         (lambda told: told["splits"]["train"]["shards"].pop(0), "the sample numbers of shard train-000001.tar"),
         (lambda told: told["splits"]["train"]["shards"][0].pop("sha256"), "sha256"),
+        (lambda told: told["splits"]["train"]["shards"][0].update(sha256="../../x"), "the sha256 of shard"),
     ],
 )
 def test_a_manifest_of_something_else_gets_a_sentence(dataset, change, sentence):

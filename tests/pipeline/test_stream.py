@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.shards import Manifest
 from pipeline.stream import CandidateStream, evaluation_samples, target_samples
+from pipeline.verify import drop_shards
 
 
 def _take(stream, steps):
@@ -131,6 +132,23 @@ def test_a_broken_shard_met_by_a_worker_is_the_caller_s_error(make_dataset, tmp_
     with pytest.raises(ValueError, match=rf"^shard {shard} has .* bytes where the manifest says") as raised:
         _take(CandidateStream(tmp_path, groups=2, drawn=2, seed=0, lanes=[0, 1], workers=1), 10)
     assert "Traceback" not in str(raised.value)
+
+
+def test_a_stream_over_a_dataset_with_a_dropped_shard(tmp_path, make_dataset, tokens_of):
+    """The gap in the sample numbers reaches neither the stream nor the held-out samples."""
+    make_dataset(tmp_path, samples=40, per_shard=5, held_out=12)
+    manifest, _ = drop_shards(Manifest.load(tmp_path), ["train-000002.tar", "val-000000.tar", "target-000001.tar"])
+    steps = _take(CandidateStream(manifest, groups=2, drawn=3, seed=0, lanes=[0, 1], window=4), 5)
+    seen = [sample for candidates in steps for sample in candidates.sample_ids_Gn.flatten().tolist()]
+    assert len(set(seen)) == len(seen) == 30
+    assert not set(seen) & set(range(10, 15))
+    assert all(
+        candidates.tokens_GnT1.tolist()
+        == [[tokens_of(i) for i in group] for group in candidates.sample_ids_Gn.tolist()]
+        for candidates in steps
+    )
+    assert evaluation_samples(manifest, "val", 100).tolist() == [5, 6, 7, 8, 9, 10, 11]
+    assert sorted(target_samples(manifest, 0, 0, 7)) == [0, 1, 2, 3, 4, 10, 11]
 
 
 def test_resuming_reads_no_more_than_a_window_per_lane(dataset, monkeypatch):

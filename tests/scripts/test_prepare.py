@@ -69,6 +69,27 @@ def test_verify_names_broken_shards(dataset, capsys):
     assert len(errors) == 3
 
 
+def test_verify_drops_broken_shards(tmp_path, capsys):
+    files = _write(tmp_path / "made.jsonl", 100)
+    out = tmp_path / "data"
+    assert main([*OPTIONS, *files, "--shard-size", "0.02", "--out", str(out)]) == 0
+    before = Manifest.load(out)
+    os.truncate(out / "train-000001.tar", 4096)
+    assert main(["verify", str(out), "--drop"]) == 0
+    told = capsys.readouterr()
+    after = Manifest.load(out)
+    lost = before.shards["train"][1].samples
+    assert after.samples("train") == before.samples("train") - lost
+    assert "train-000001.tar has 4096 bytes" in told.err
+    assert f"{out} goes on without train-000001.tar: {after.samples('train'):,} of " in told.out
+    assert main(["verify", str(out)]) == 0
+    for path in out.glob("val-*.tar"):
+        path.unlink()
+    assert main(["verify", str(out), "--drop"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: every shard of split val of {out} is broken")
+    assert Manifest.load(out).sha256 == after.sha256
+
+
 def _refused(capsys, arguments, sentence):
     assert main(arguments) == 2
     errors = capsys.readouterr().err

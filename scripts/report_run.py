@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import track
 from tokenizers import Tokenizer
@@ -142,7 +143,7 @@ def open_log(run: Run, texts: Texts | None) -> OpenLog:
     what a run still going has added since is looked up then.
     """
     folder = run.folder / "spans"
-    known = sorted(folder.glob("*.parquet"))
+    known = _readable(sorted(folder.glob("*.parquet")))
     curvature = run.config["selection"].get("curvature", 1.0)
     log = OpenLog(run.folder / "selection", spans=known, curvature=curvature)
     run.problems += [f"{path.name} is damaged and left out: {why}" for path, why in log.damaged.items()]
@@ -151,9 +152,26 @@ def open_log(run: Run, texts: Texts | None) -> OpenLog:
     missing = log.ask("SELECT DISTINCT sample_id FROM rows_as_logged ANTI JOIN spans USING (sample_id)")
     if missing.num_rows:
         ids = np.sort(missing["sample_id"].to_numpy())
-        _write_spans(texts, ids, folder / f"{len(known):06d}.parquet")
-        log.define("spans", sorted(folder.glob("*.parquet")))
+        path = folder / f"{int(known[-1].stem) + 1 if known else 0:06d}.parquet"
+        try:
+            _write_spans(texts, ids, path)
+        except OSError as error:
+            raise ValueError(
+                f"cannot write {path} ({error.strerror}): a report keeps there which documents the samples are made "
+                "of, so copy the run folder to where you may write"
+            ) from error
+        log.define("spans", [*known, path])
     return log
+
+
+def _readable(paths: list[Path]) -> list[Path]:
+    """Those that can be read; the others are deleted, to be looked up again."""
+    for path in paths:
+        try:
+            pq.read_metadata(path)
+        except pa.ArrowInvalid:
+            path.unlink()
+    return [path for path in paths if path.exists()]
 
 
 def _write_spans(texts: Texts, sample_ids: np.ndarray, path: Path) -> None:

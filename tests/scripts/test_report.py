@@ -221,6 +221,22 @@ def test_a_run_still_going_is_reported_and_its_spans_grow(odd_dataset, tmp_path,
     assert not ids[0] & ids[1]
 
 
+def test_spans_that_were_damaged_are_looked_up_again(odd_dataset, tmp_path, capsys):
+    folder = make_run(tmp_path / "run", odd_dataset[0])
+    before = ask_json(capsys, folder, "--ask", "sources")
+    (folder / "spans" / "000000.parquet").write_bytes(b"PAR1 half a file")
+    assert ask_json(capsys, folder, "--ask", "sources") == before
+
+
+def test_a_folder_that_cannot_be_written_gets_a_sentence(odd_dataset, tmp_path, capsys):
+    folder = make_run(tmp_path / "run", odd_dataset[0])
+    (folder / "spans").write_text("in the way")
+    code, out, err = ask(capsys, folder)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: cannot write {folder / 'spans' / '000000.parquet'}")
+    assert len(err.splitlines()) == 1
+
+
 def test_a_run_before_its_first_flush(odd_dataset, tmp_path, capsys):
     folder = make_run(tmp_path / "run", odd_dataset[0], last=0)
     (folder / "metrics.jsonl").unlink()

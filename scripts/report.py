@@ -1,15 +1,14 @@
 """What a run was taught, by what, and why something was left out: reads a run folder, offline.
 
-    python -m scripts.report runs/demo                       # loss curves, numbers, sources, documents
-    python -m scripts.report runs/demo --html                # the same and more as one page,
-    runs/demo/report.html python -m scripts.report runs/demo --sample 1234         # its text, every time it
-    was offered, what won instead python -m scripts.report runs/demo --document ID         # its samples, and
-    what became of them python -m scripts.report runs/demo --source NAME         # one source over time, its
-    best and worst documents python -m scripts.report runs/demo --step 100            # what was in a step,
-    with text python -m scripts.report runs/demo --ask time            # sources over time; see --help for
-    the others python -m scripts.report runs/demo --ask samples --order contribution --top 100 --csv >
-    samples.csv python -m scripts.report runs/demo --against runs/other  # overlap of picks, agreement of
-    scores, sources moved
+    python -m scripts.report runs/demo                  # curves, sources, documents
+    python -m scripts.report runs/demo --html           # a page, runs/demo/report.html
+    python -m scripts.report runs/demo --sample 1234    # its text and its history
+    python -m scripts.report runs/demo --document ID    # what became of its samples
+    python -m scripts.report runs/demo --source NAME    # over time, its documents
+    python -m scripts.report runs/demo --step 100       # what was in it, with text
+    python -m scripts.report runs/demo --ask bias       # what the choice favours
+    python -m scripts.report runs/demo --ask samples --order contribution --csv
+    python -m scripts.report runs/demo --against runs/b # how two runs differ
 
 Every answer is a table: in the terminal, or as --csv or --json with all columns and whole texts.
 """

@@ -1,9 +1,9 @@
 """Why a sample was picked or left out: what it was offered against, every time.
 
-**Margin** of a candidate: its score less the bar it had to clear. For one that was rejected the bar is the
-lowest score among the picks of its group (margin <= 0 under first-order selection: so much was missing); for
-a pick it is the highest score among the rejected (so much it could have lost). Null without a score, or
-without an other side.
+**Margin** of a candidate: its score less the bar it had to clear. For one that was rejected the bar is the lowest
+score among the picks of its group (margin <= 0 under first-order selection: so much was missing); for a pick it is
+the highest score among the rejected (so much it could have lost). In a step that a predictor picked in, the scores
+compared are the predicted ones. Null without a score, or without an other side.
 """
 
 import pyarrow as pa
@@ -12,11 +12,10 @@ from selection.attribution import OpenLog
 
 _RANKED = """
     SELECT *, count(*) OVER whole AS candidates,
-        CASE WHEN score IS NOT NULL THEN rank() OVER (whole ORDER BY score DESC NULLS LAST) END
-            AS rank_in_group,
-        score - CASE WHEN is_pick THEN max(score) FILTER (NOT is_pick) OVER whole
-                     ELSE min(score) FILTER (is_pick) OVER whole END AS margin
-    FROM asked WINDOW whole AS (PARTITION BY step, "group")"""
+        CASE WHEN value IS NOT NULL THEN rank() OVER (whole ORDER BY value DESC NULLS LAST) END AS rank_in_group,
+        value - CASE WHEN is_pick THEN max(value) FILTER (NOT is_pick) OVER whole
+                     ELSE min(value) FILTER (is_pick) OVER whole END AS margin
+    FROM (SELECT *, coalesce(score, predicted) AS value FROM asked) WINDOW whole AS (PARTITION BY step, "group")"""
 
 _COLUMNS = 'step, "group", sample_id, pick, score, predicted, loss, rank_in_group, candidates, margin'
 

@@ -257,6 +257,18 @@ def test_why_a_sample_was_left_out(rows):
         sample_history(log, 5000)
 
 
+def test_in_a_step_that_a_predictor_picked_in_its_scores_are_compared(tmp_path):
+    log = SelectionLog(tmp_path, rank=0)
+    log.append(0, 0, [4, 5, 6], [2], learning_rate=1.0, predicted=np.array([1.0, 3.0, 7.0]))
+    log.close()
+    with OpenLog(tmp_path) as opened:
+        rows = {row["sample_id"]: row for row in step_contents(opened, 0).to_pylist()}
+        assert [rows[i]["rank_in_group"] for i in (4, 5, 6)] == [3, 2, 1]
+        assert [rows[i]["margin"] for i in (4, 5, 6)] == [-6.0, -4.0, 4.0]
+        assert sample_history(opened, 4)["lost_to"].to_pylist() == [[6]]
+        assert attribution.summary(opened)["scored"][0].as_py() == 0
+
+
 def test_what_was_in_a_step(rows):
     log, plain = rows
     table = step_contents(log, 12).to_pylist()

@@ -28,7 +28,7 @@ from selection.direction import Direction, LowRank, seeded_normal
 from selection.layers import Rule, rule_for
 from selection.uses import OuterProduct, PerSample, RowScatter, Use
 
-ROWS_BUDGET = 1 << 24  # elements of per-sample gradient rows made at once: 64 MiB in float32
+ROWS_BUDGET = 1 << 22  # elements of per-sample gradient rows made at once: 16 MiB in float32
 
 
 class _StartOfGraph(torch.autograd.Function):

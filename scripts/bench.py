@@ -1,0 +1,36 @@
+"""Benchmarks: what a step costs and how faithful each cheaper way of scoring is, and what the log costs.
+
+python -m scripts.bench step                              # costs of every mode, side by side
+python -m scripts.bench step --run runs/stages            # and their fidelity on that run's checkpoints
+python -m scripts.bench step --json > step.json
+python -m scripts.bench log                               # what the selection log costs
+python -m scripts.bench {step,log} --help
+"""
+
+import sys
+
+import tyro
+
+from scripts import bench_log, bench_step
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one benchmark; 2 after a sentence on standard error where the input is at fault."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    known = {"step": _step, "log": bench_log.main}
+    if not arguments or arguments[0] not in known:
+        print(f"error: name a benchmark: {', '.join(known)}", file=sys.stderr)
+        return 2
+    try:
+        return known[arguments[0]](arguments[1:]) or 0
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _step(arguments: list[str]) -> int:
+    return bench_step.main(tyro.cli(bench_step.Options, args=arguments, prog="scripts.bench step"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

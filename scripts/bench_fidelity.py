@@ -1,0 +1,189 @@
+"""How faithful each cheaper way of scoring is, on the checkpoints of a real run.
+
+From every checkpoint training goes on for a few steps, so that running averages are what they would be in that run;
+on the last steps every mode scores the same candidates, and its scores are compared twice: with exact scores of the
+same direction (what the approximation loses), and with exact scores of a direction made from 64 other target
+samples (what a small m loses as well).
+N candidates, k picks, m target samples.
+"""
+
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from model import checkpoint
+from model.gpt2 import GPT2Config
+from model.optimizer import build_adamw
+from model.sharding import World, build_gpt2
+from pipeline.shards import Manifest, inputs_and_targets
+from pipeline.stream import Candidates, CandidateStream, target_samples
+from scripts.config import Config, read
+from scripts.held_out import HeldOut
+from scripts.train import SCORED
+from selection.direction import Direction, RunningDirection
+from selection.ghost import GhostRecorder
+
+WARM_STEPS, MEASURED_STEPS, REFERENCE_SAMPLES, RANK, DECAY = 16, 4, 64, 8, 0.9
+
+
+@dataclass
+class Agreement:
+    """Of one mode with two references, one entry a group: Spearman's rho and the share of picks in common."""
+
+    same: list[tuple[float, float]] = field(default_factory=list)
+    many: list[tuple[float, float]] = field(default_factory=list)
+
+    def summary(self) -> dict[str, float]:
+        return {
+            f"{what}_{of}": mean(pair[position] for pair in pairs)
+            for of, pairs in (("same_direction", self.same), ("of_64_samples", self.many))
+            for position, what in enumerate(("spearman", "overlap"))
+        }
+
+
+def spearman(one_N: Tensor, other_N: Tensor) -> float:
+    """Pearson's correlation of the ranks; scores are real numbers, so ties do not matter."""
+    ranks = torch.stack([scores.argsort().argsort().double() for scores in (one_N, other_N)])
+    return torch.corrcoef(ranks)[0, 1].item()
+
+
+def overlap(one_N: Tensor, other_N: Tensor, k: int) -> float:
+    """The share of one's k highest that are among the other's."""
+    one, other = (set(scores.topk(k).indices.tolist()) for scores in (one_N, other_N))
+    return len(one & other) / k
+
+
+class Stage:
+    """One checkpoint, and the run's data from its step on."""
+
+    def __init__(self, config: Config, path: Path, world: World):
+        self.config, self.manifest = config, Manifest.load(config.data.path)
+        shape = GPT2Config(
+            self.manifest.vocab_size,
+            config.model.n_layer,
+            config.model.n_head,
+            config.model.n_embd,
+            self.manifest.sequence_length,
+        )
+        self.model = build_gpt2(shape, world.mesh, config.train.dtype, config.train.seed)
+        self.optimizer = build_adamw(self.model, config.train.learning_rate, config.train.weight_decay)
+        self.step = checkpoint.load(path, self.model, self.optimizer, {})["step"]
+        self.target = HeldOut(config.data.path, "target", self.manifest, world)
+        self.recorder = GhostRecorder(self.model)
+        self.blocks_only = GhostRecorder(self.model, SCORED["blocks"])
+        self.running = RunningDirection(DECAY)
+        self.k = config.selection.picks
+
+    def fresh(self, step: int) -> np.ndarray:
+        """The k target samples of a step."""
+        return target_samples(self.manifest, self.config.train.seed, step, self.k)
+
+    def direction(self, samples: np.ndarray) -> Direction:
+        self._record(self.recorder, *self.target.share(samples))
+        return self.recorder.direction()
+
+    def advance(self, candidates: Candidates) -> Direction:
+        """Updates the running direction with k/4 fresh samples, and the model with the first k of every group."""
+        self._record(self.recorder, *self.target.share(self.fresh(candidates.step)[: max(1, self.k // 4)]))
+        average = self.running.update(self.recorder)
+        self.recorder.release()
+        for tokens_NT1 in candidates.tokens_GnT1:
+            batch = inputs_and_targets(tokens_NT1[: self.k], self.manifest)
+            (self.model(*batch).sum() / (self.k * len(candidates.tokens_GnT1))).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return average
+
+    def compare(self, candidates: Candidates, average: Direction, found: dict[str, Agreement]) -> None:
+        """Scores every group in every mode, at the present weights."""
+        fresh = self.fresh(candidates.step)
+        others = np.setdiff1d(np.arange(self.manifest.samples("target")), fresh)
+        many = self.direction(np.random.default_rng(candidates.step).choice(others, REFERENCE_SAMPLES, replace=False))
+        of_k = self.direction(fresh)
+        low, low_average = of_k.low_rank(RANK), average.low_rank(RANK)
+        for tokens_NT1 in candidates.tokens_GnT1:
+            batch = inputs_and_targets(tokens_NT1, self.manifest)
+            self._record(self.recorder, *batch)
+            reference, exact, exact_average, of_low, of_low_average = (
+                self.recorder.first_order(direction) for direction in (many, of_k, average, low, low_average)
+            )
+            self._record(self.blocks_only, *batch)
+            of_blocks = self.blocks_only.first_order(low_average)
+            self._record(self.recorder, *(part[:, : part.shape[1] // 4] for part in batch))
+            of_prefix = self.recorder.first_order(low_average)
+            for mode, scores, same in (
+                ("exact, m = k", exact, exact),
+                ("rank 8, m = k", of_low, exact),
+                ("exact running, m = k/4", exact_average, exact_average),
+                ("rank 8 running, m = k/4", of_low_average, exact_average),
+                ("  the same, blocks only", of_blocks, exact_average),
+                ("  the same, prefix T/4", of_prefix, exact_average),
+            ):
+                agreement = found.setdefault(mode, Agreement())
+                agreement.same.append((spearman(scores, same), overlap(scores, same, self.k)))
+                agreement.many.append((spearman(scores, reference), overlap(scores, reference, self.k)))
+
+    def _record(self, recorder: GhostRecorder, inputs_NT: Tensor, targets_NT: Tensor) -> None:
+        with recorder:
+            self.model(inputs_NT, targets_NT).sum().backward()
+
+
+def measure_fidelity(run: str, console: Console) -> dict[int, dict[str, dict[str, float]]]:
+    """{step of the checkpoint: {mode: {spearman and overlap with both references}}}; prints a table as well.
+
+    ValueError where `run` has no checkpoints.
+    """
+    config = read(Path(run) / "config.toml")
+    paths = sorted((Path(run) / "checkpoints").glob("step-*"))
+    if not paths:
+        raise ValueError(f"{run} has no checkpoints: train with train.keep_checkpoints large enough to keep some")
+    world, stages = World.join(), {}
+    for path in track(paths, description="fidelity", console=console, transient=True):
+        stage, found = Stage(config, path, world), {}
+        stream = CandidateStream(
+            config.data.path,
+            groups=config.train.groups,
+            drawn=config.selection.candidates,
+            seed=config.train.seed,
+            lanes=range(config.train.groups),
+            step=stage.step,
+        )
+        for number, candidates in enumerate(islice(stream, WARM_STEPS)):
+            average = stage.advance(candidates)
+            if number >= WARM_STEPS - MEASURED_STEPS:
+                stage.compare(candidates, average, found)
+        stages[stage.step] = {mode: agreement.summary() for mode, agreement in found.items()}
+    world.leave()
+    console.print(fidelity_table(stages, config))
+    return stages
+
+
+def fidelity_table(stages: dict[int, dict[str, dict[str, float]]], config: Config) -> Table:
+    groups = config.train.groups * MEASURED_STEPS
+    shown = Table(
+        title=f"fidelity: Spearman / overlap of picks, means over {groups} groups of {config.selection.candidates}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+    )
+    shown.add_column("mode", no_wrap=True)
+    for step in stages:
+        shown.add_column(f"step {step}\nsame v", justify="right")
+        shown.add_column("\nv of 64", justify="right")
+    for mode in next(iter(stages.values())):
+        cells = []
+        for found in stages.values():
+            for of in ("same_direction", "of_64_samples"):
+                cells.append(f"{found[mode][f'spearman_{of}']:.3f} / {found[mode][f'overlap_{of}']:.2f}")
+        shown.add_row(mode, *cells)
+    return shown

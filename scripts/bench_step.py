@@ -1,0 +1,314 @@
+"""What a step costs, mode by mode, side by side in one process; see scripts.bench for the command lines.
+
+Costs are measured on one group of random tokens (they do not depend on the text), every round running each mode
+once, so that a slow moment of the machine falls on all of them alike.
+N candidates, k picks, m target samples, T tokens.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from model.gpt2 import GPT2, GPT2Config
+from selection.direction import Direction, RunningDirection
+from selection.ghost import GhostRecorder
+from selection.methods import METHODS
+
+STEP_SIZE = 1e-4
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler that sees the memory is silent then
+
+
+@dataclass(frozen=True)
+class Options:
+    """python -m scripts.bench step"""
+
+    n_layer: int = 4
+    """Transformer blocks."""
+    n_embd: int = 384
+    """Width D."""
+    n_head: int = 6
+    """Attention heads."""
+    length: int = 128
+    """T."""
+    vocab_size: int = 4096
+    """V."""
+    picks: int = 8
+    """k; N is twice as many."""
+    rounds: int = 7
+    """Times every mode is measured."""
+    threads: int = 2
+    """CPU threads."""
+    run: str = ""
+    """A run folder whose checkpoints the modes' fidelity is measured on; without it only costs are."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+@dataclass
+class Mode:
+    """name; what one step does; its floor, in units of one sample through one of {forward, input gradient, weight
+    gradient} (DESIGN section 9: plain training on k is 3k); the candidates it looks at."""
+
+    name: str
+    step: Callable[[], None]
+    floor: float
+    candidates: int
+
+
+@dataclass
+class Cost:
+    """Seconds of each round and the peak of memory allocated in one step above what was there before, in bytes."""
+
+    seconds: list[float]
+    peak_bytes: int
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Half the distance between the quartiles, relative to the median."""
+        low, _, high = statistics.quantiles(self.seconds, n=4)
+        return (high - low) / 2 / self.median
+
+
+class Bench:
+    """The network and the tokens that all modes share."""
+
+    def __init__(self, options: Options):
+        torch.manual_seed(0)
+        config = GPT2Config(options.vocab_size, options.n_layer, options.n_head, options.n_embd, options.length)
+        self.model = GPT2(config)
+        self.k, self.N, self.T = options.picks, 2 * options.picks, options.length
+        shape = (self.N, options.length + 1)
+        self._tokens = {name: torch.randint(0, options.vocab_size, shape) for name in ("pool", "target")}
+
+    def batch(self, name: str, samples: int | Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
+        """(inputs, targets) of the first so many samples, or of these."""
+        index = slice(samples) if isinstance(samples, int) else samples
+        tokens = self._tokens[name][index, : (length or self.T) + 1]
+        return tokens[:, :-1], tokens[:, 1:]
+
+    def clear(self) -> None:
+        self.model.zero_grad(set_to_none=True)
+
+    def modes(self) -> list[Mode]:
+        k, N = self.k, self.N
+        blocks = {"scored": lambda name: name.startswith("blocks.")}
+        quarter, fewer = max(1, k // 4), k + k // 2
+        return [
+            Mode("plain, k", self.plain(k), 3 * k, k),
+            Mode("plain, N", self.plain(N), 3 * N, N),
+            Mode("greats exact, m = k", self.selected("greats", k, N), 3 * k + 3 * N + k, N),
+            Mode("first order exact, m = k", self.selected("topk", k, N), 3 * k + 3 * N + k, N),
+            Mode("rank 8, m = k", self.selected("topk", k, N, rank=8), 3 * k + 2 * N + k, N),
+            Mode("rank 8 running, m = k/4", self.running(quarter, N), 3 * quarter + 2 * N + k, N),
+            Mode("  the same, N = 1.5k", self.running(quarter, fewer), 3 * quarter + 2 * fewer + k, fewer),
+            Mode("  the same, blocks only", self.running(quarter, N, **blocks), 3 * quarter + 2 * N + k, N),
+            Mode(
+                "  the same, both",
+                self.running(quarter, fewer, **blocks),
+                3 * quarter + 2 * fewer + k,
+                fewer,
+            ),
+            Mode("  the same, prefix T/4", self.running(quarter, N, prefix=4), 3 * quarter + 2 * N / 4 + 3 * k, N),
+            Mode("two passes, m = k", self.two_passes(k), 3 * k + 4 * N + 3 * k, N),
+            Mode("direct, sample by sample", self.direct(k), 3 * k + 3 * N + 3 * k, N),
+            Mode("GradNorm, ghost", self.selected("gradnorm", 0, N), 3 * N + k, N),
+            Mode("GradNorm, direct", self.direct(0), 3 * N + 3 * k, N),
+        ]
+
+    def plain(self, samples: int) -> Callable[[], None]:
+        def step() -> None:
+            self.model(*self.batch("pool", samples)).mean().backward()
+
+        return step
+
+    def _record(self, recorder: GhostRecorder, name: str, samples: int, length: int | None = None) -> None:
+        with recorder:
+            self.model(*self.batch(name, samples, length)).sum().backward()
+
+    def _choose(self, recorder: GhostRecorder, method: str, direction: Direction | None) -> Tensor:
+        return METHODS[method].choose(recorder, direction, self.k, step_size=STEP_SIZE).picks
+
+    def selected(self, method: str, m: int, candidates: int, rank: int = 0) -> Callable[[], None]:
+        """One pass over the candidates, the picks' gradient assembled from it; m = 0: a method without direction."""
+        recorder = GhostRecorder(self.model)
+
+        def step() -> None:
+            direction = None
+            if m:
+                self._record(recorder, "target", m)
+                direction = recorder.direction(rank=rank)
+            self._record(recorder, "pool", candidates)
+            recorder.add_gradient(self._choose(recorder, method, direction), 1 / self.k)
+            recorder.release()
+
+        return step
+
+    def running(self, m: int, candidates: int, prefix: int = 1, **limits) -> Callable[[], None]:
+        """Top-k by first-order scores along a rank-8 running average; the first T / prefix tokens are scored."""
+        recorder, running = GhostRecorder(self.model, **limits), RunningDirection(decay=0.9, rank=8)
+
+        def step() -> None:
+            self._record(recorder, "target", m)
+            direction = running.update(recorder)
+            self._record(recorder, "pool", candidates, self.T // prefix)
+            picks = self._choose(recorder, "topk", direction)
+            if prefix == 1:
+                recorder.add_gradient(picks, 1 / self.k)
+            recorder.release()
+            if prefix > 1:
+                self.model(*self.batch("pool", picks)).mean().backward()
+
+        return step
+
+    def two_passes(self, m: int) -> Callable[[], None]:
+        """As public code does it: the scoring pass multiplies weight gradients out and throws them away."""
+        recorder = GhostRecorder(self.model)
+
+        def step() -> None:
+            self._record(recorder, "target", m)
+            direction = recorder.direction()
+            self._record(recorder, "pool", self.N)
+            recorder.add_gradient(range(self.N), 1.0)
+            picks = self._choose(recorder, "topk", direction)
+            recorder.release()
+            self.clear()
+            self.model(*self.batch("pool", picks)).mean().backward()
+
+        return step
+
+    def direct(self, m: int) -> Callable[[], None]:
+        """A backward pass for every candidate alone, then one over the picks; m = 0: scores are gradient norms."""
+        parameters = list(self.model.parameters())
+
+        def step() -> None:
+            direction = None
+            if m:
+                self.model(*self.batch("target", m)).mean().backward()
+                direction = [p.grad for p in parameters]
+            scores = []
+            for sample in range(self.N):
+                self.clear()
+                self.model(*self.batch("pool", torch.tensor([sample]))).sum().backward()
+                against = direction or [p.grad for p in parameters]
+                scores.append(sum((p.grad * v).sum() for p, v in zip(parameters, against, strict=True)))
+            self.clear()
+            self.model(*self.batch("pool", torch.stack(scores).topk(self.k).indices)).mean().backward()
+
+        return step
+
+
+def measure(bench: Bench, rounds: int, console: Console) -> dict[str, Cost]:
+    """Every mode once to warm up and to see its memory, then once a round."""
+    modes = bench.modes()
+    costs = {}
+    for mode in modes:
+        mode.step()
+        bench.clear()
+        costs[mode.name] = Cost([], _peak_bytes(mode.step))
+        bench.clear()
+    for _ in track(range(rounds), description="measuring", console=console, transient=True):
+        for mode in modes:
+            started = time.perf_counter()
+            mode.step()
+            costs[mode.name].seconds.append(time.perf_counter() - started)
+            bench.clear()
+    return costs
+
+
+def _peak_bytes(step: Callable[[], None]) -> int:
+    """The most that tensors took at once during a step, from the allocator's own record of every allocation."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        step()
+    held = highest = 0
+    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        highest = max(highest, held)
+    return highest
+
+
+def rows(bench: Bench, costs: dict[str, Cost]) -> list[dict]:
+    """The table's rows, one a mode: seconds, ratios, floors, memory."""
+    plain_k, plain_N = costs["plain, k"], costs["plain, N"]
+    found = []
+    for mode in bench.modes():
+        cost = costs[mode.name]
+        ratio = statistics.median(a / b for a, b in zip(cost.seconds, plain_k.seconds, strict=True))
+        found.append(
+            {
+                "mode": mode.name,
+                "seconds": cost.median,
+                "spread": cost.spread,
+                "of_plain_k": ratio,
+                "of_plain_N": statistics.median(a / b for a, b in zip(cost.seconds, plain_N.seconds, strict=True)),
+                "floor": mode.floor / (3 * bench.k),
+                "floor_reached": mode.floor / (3 * bench.k) / ratio,
+                "candidates_per_second": mode.candidates / cost.median,
+                "candidates_of_plain_N": (mode.candidates / cost.median) / (bench.N / plain_N.median),
+                "peak_of_plain_N": cost.peak_bytes / plain_N.peak_bytes,
+            }
+        )
+    return found
+
+
+def table(found: list[dict]) -> Table:
+    title = "cost of a step: against plain training on k and on N, against its floor; peak memory against plain N"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for name in ("mode", "s", "± %", "/ k", "/ N", "floor", "reached", "cand./s", "of N's", "memory"):
+        shown.add_column(name, justify="left" if name == "mode" else "right", no_wrap=True)
+    for row in found:
+        shown.add_row(
+            row["mode"],
+            f"{row['seconds']:.3f}",
+            f"{100 * row['spread']:.0f}",
+            f"{row['of_plain_k']:.2f}",
+            f"{row['of_plain_N']:.2f}",
+            f"{row['floor']:.2f}",
+            f"{100 * row['floor_reached']:.0f} %",
+            f"{row['candidates_per_second']:.1f}",
+            f"{row['candidates_of_plain_N']:.2f}",
+            f"{row['peak_of_plain_N']:.2f}",
+        )
+    return shown
+
+
+def main(options: Options) -> int:
+    """Measures, and prints the table or one JSON object."""
+    torch.set_num_threads(options.threads)
+    console = Console(stderr=options.json, width=None if Console().is_terminal else 100)
+    bench = Bench(options)
+    found = rows(bench, measure(bench, options.rounds, console))
+    fidelity = {}
+    if options.run:
+        from scripts.bench_fidelity import measure_fidelity
+
+        fidelity = measure_fidelity(options.run, console)
+    if options.json:
+        print(json.dumps({"options": dataclasses.asdict(options), "cost": found, "fidelity": fidelity}))
+        return 0
+    parameters = sum(p.numel() for p in bench.model.parameters())
+    head = bench.model.wte.weight.numel() / parameters
+    console.print(
+        f"{options.n_layer} layers, D = {options.n_embd}, T = {options.length}, V = {options.vocab_size} "
+        f"({parameters / 1e6:.1f} M parameters, {100 * head:.0f} % in the head), N = {bench.N}, k = {bench.k}, "
+        f"{options.threads} threads, {options.rounds} rounds",
+        highlight=False,
+    )
+    console.print(table(found))
+    return 0

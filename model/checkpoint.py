@@ -1,19 +1,24 @@
 """Checkpoints: sharded by torch.distributed.checkpoint, complete or invisible, the last few kept.
 
 A checkpoint is a folder `step-<steps done>` that holds the tensors of model and optimizer and `state.json`. It is
-written under a hidden name and renamed when every rank is done, so a folder of that name is always whole.
+written under a hidden name and renamed when every rank is done, so a folder of that name is always whole. Reading
+one runs no code that it brings (model/safe_load.py).
 """
 
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+from model.safe_load import SafePlanner, SafeReader
 
 
 def save(
@@ -28,24 +33,35 @@ def save(
     """Writes `<folder>/step-<step>`; all ranks call it.
 
     extra: further tensors (DTensors where sharded), nested in dicts; state: JSON-able, the same on every rank.
-    Afterwards only the last `keep` checkpoints are left.
+    Afterwards only the last `keep` checkpoints are left. Raises ValueError on every rank, and leaves the checkpoints
+    there were, when this one cannot be written.
     """
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
-    if dist.get_rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    def clear() -> None:
+        for left in folder.glob(".step-*"):  # of runs that were killed
+            shutil.rmtree(left)
         partial.mkdir(parents=True)
-    dist.barrier()
-    dcp.save(_tensors(model, optimizer) | extra, checkpoint_id=partial)
-    if dist.get_rank() == 0:
+
+    def finish() -> None:
         (partial / "state.json").write_text(json.dumps({"step": step, **state}, indent=1))
         _sync_to_disk(partial)
-        if final.exists():  # a run that was taken up before this step and has reached it again
-            shutil.rmtree(final)
+        _remove(final)  # there only if a run was taken up from before this step and has reached it again
         os.replace(partial, final)
         for old in _complete(folder)[:-keep]:
-            shutil.rmtree(old)
-    dist.barrier()
+            _remove(old)
+
+    try:
+        _on_first_rank(clear)
+        dcp.save(_tensors(model, optimizer) | extra, checkpoint_id=partial)
+        _on_first_rank(finish)
+    except (OSError, CheckpointException) as error:
+        if dist.get_rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)  # best effort: it is hidden, and the next save clears it
+        raise ValueError(
+            f"checkpoint {final} cannot be written: {_reason(error)}; those before it are whole"
+        ) from error
     return final
 
 
@@ -58,10 +74,15 @@ def latest(folder: Path) -> Path | None:
 def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict) -> dict:
     """Fills model, optimizer and the tensors in `extra`, sharded as they are now, at any number of ranks.
 
-    Returns what `save` got as state.
+    Returns what `save` got as state. Raises ValueError when the files are damaged or not of `save`'s making.
     """
     tensors = _tensors(model, optimizer) | extra
-    dcp.load(tensors, checkpoint_id=checkpoint)
+    try:
+        dcp.load(tensors, storage_reader=SafeReader(checkpoint), planner=SafePlanner())
+    except CheckpointException as error:
+        raise ValueError(
+            f"checkpoint {checkpoint} cannot be read: {_reason(error)}; remove it to resume from the one before it"
+        ) from error
     set_state_dict(model, optimizer, model_state_dict=tensors["model"], optim_state_dict=tensors["optimizer"])
     return read_state(checkpoint)
 
@@ -78,6 +99,34 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
 
 def _complete(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "state.json").exists())
+
+
+def _on_first_rank(action: Callable[[], None]) -> None:
+    """Runs `action` on rank 0 while the others wait; what OSError it raises there is raised on every rank."""
+    problem = [None]
+    if dist.get_rank() == 0:
+        try:
+            action()
+        except OSError as error:
+            problem = [str(error)]
+    dist.broadcast_object_list(problem)
+    if problem[0] is not None:
+        raise OSError(problem[0])
+
+
+def _reason(error: OSError | CheckpointException) -> str:
+    """What went wrong first, in one line."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _remove(checkpoint: Path) -> None:
+    """Hidden first: a folder half removed must not pass for a checkpoint."""
+    if checkpoint.exists():
+        hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
+        os.replace(checkpoint, hidden)
+        shutil.rmtree(hidden)
 
 
 def _sync_to_disk(folder: Path) -> None:

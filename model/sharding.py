@@ -78,6 +78,7 @@ def shard(model: GPT2, mesh: DeviceMesh, compute_dtype: torch.dtype) -> GPT2:
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for module in (model, *model.blocks):
         module.set_gradient_divide_factor(1.0)  # a sum over ranks: losses carry their own 1 / (G k)
+        module.set_force_sum_reduction_for_comms(True)  # a sum multiplied by 1.0, its default, is unknown to gloo
     return model
 
 

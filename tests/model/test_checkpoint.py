@@ -1,0 +1,147 @@
+"""What a checkpoint may not do: run code, be half there, or take the good ones with it."""
+
+import os
+import pickle
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+
+from model import checkpoint
+from model.gpt2 import GPT2Config
+from model.optimizer import build_adamw
+from model.sharding import World, build_gpt2
+
+
+@pytest.fixture
+def world():
+    world = World.join()
+    yield world
+    world.leave()
+
+
+def _trained(world, seed=0):
+    shape = GPT2Config(vocab_size=32, n_layer=1, n_head=2, n_embd=8, sequence_length=4)
+    model = build_gpt2(shape, world.mesh, "float32", seed)
+    optimizer = build_adamw(model, 1e-2, 0.1)
+    tokens = torch.arange(8).view(2, 4)
+    model(tokens, tokens).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def _save(folder, step, model, optimizer, keep=2):
+    return checkpoint.save(folder, step, model, optimizer, {}, {"seconds": 1.5}, keep)
+
+
+def _values(model, optimizer):
+    states = [optimizer.state[p] for p in model.parameters()]
+    tensors = [*model.parameters(), *(value for state in states for value in state.values())]
+    return [tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor for tensor in tensors]
+
+
+def test_what_is_loaded_is_what_was_saved(world, tmp_path):
+    saved, loaded = _trained(world), _trained(world, seed=1)
+    path = _save(tmp_path, 3, *saved)
+    assert checkpoint.load(path, *loaded, {}) == {"step": 3, "seconds": 1.5}
+    assert all(torch.equal(one, other) for one, other in zip(_values(*saved), _values(*loaded), strict=True))
+
+
+def test_the_last_few_are_kept_and_leftovers_removed(world, tmp_path):
+    trained = _trained(world)
+    (tmp_path / ".step-00000001.partial").mkdir()
+    (tmp_path / ".step-00000001.partial" / "__0_0.distcp").write_text("killed in the middle")
+    for step in (1, 2, 3, 3):
+        _save(tmp_path, step, *trained)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+    assert checkpoint.latest(tmp_path).name == "step-00000003"
+
+
+class _RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_hostile_index_runs_nothing(world, tmp_path):
+    trained = _trained(world)
+    path = _save(tmp_path, 1, *trained)
+    (path / ".metadata").write_bytes(pickle.dumps(_RunsCode(tmp_path / "ran")))
+    with pytest.raises(ValueError, match=r"step-00000001 cannot be read: .*its index names posix.mkdir, .*; remove it"):
+        checkpoint.load(path, *trained, {})
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_index_that_points_elsewhere_is_refused(world, tmp_path):
+    trained = _trained(world)
+    path = _save(tmp_path, 1, *trained)
+    index = pickle.loads((path / ".metadata").read_bytes())
+    for stored in index.storage_data.values():
+        stored.relative_path = f"../step-00000001/{stored.relative_path}"
+    (path / ".metadata").write_bytes(pickle.dumps(index))
+    with pytest.raises(ValueError, match=r"its index names a file outside of it, \.\./step"):
+        checkpoint.load(path, *trained, {})
+
+
+def test_a_hostile_value_runs_nothing(world, tmp_path):
+    """In place of one of the numbers that lie beside the tensors."""
+    trained = _trained(world)
+    tensors = checkpoint._tensors(*trained)
+    tensors["optimizer"]["param_groups"][0]["lr"] = _RunsCode(tmp_path / "ran")
+    dcp.save(tensors, checkpoint_id=tmp_path / "step-00000001")
+    with pytest.raises(ValueError, match="cannot be read: Weights only load failed"):
+        checkpoint.load(tmp_path / "step-00000001", *trained, {})
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: os.truncate(path, 100)])
+def test_a_damaged_checkpoint_gets_a_sentence(world, tmp_path, damage):
+    trained = _trained(world)
+    path = _save(tmp_path, 1, *trained)
+    damage(path / "__0_0.distcp")
+    with pytest.raises(ValueError, match=rf"checkpoint {path} cannot be read: .*; remove it to resume"):
+        checkpoint.load(path, *trained, {})
+
+
+@pytest.mark.parametrize("operation", ["mkdir", "fsync", "replace", "write_text"])
+def test_a_checkpoint_that_cannot_be_written_leaves_those_before(world, tmp_path, monkeypatch, operation):
+    trained = _trained(world)
+    before = [_save(tmp_path, step, *trained) for step in (1, 2)]
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    owner = checkpoint.Path if operation in ("mkdir", "write_text") else os
+    monkeypatch.setattr(owner, operation, full)
+    with pytest.raises(ValueError, match=r"step-00000003 cannot be written: .*No space left on device; those before"):
+        _save(tmp_path, 3, *trained)
+    monkeypatch.undo()
+    assert sorted(tmp_path.iterdir()) == before
+    assert checkpoint.load(before[1], *trained, {})["step"] == 2
+
+
+def test_a_rank_that_cannot_write_stops_all_ranks(tmp_path):
+    from tests.ranks import on_ranks
+
+    told = on_ranks(2, _save_where_one_rank_cannot, tmp_path)
+    assert told[0] == told[1]
+    assert "cannot be written: [Errno 28] No space left on device" in told[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def _save_where_one_rank_cannot(world, folder):
+    trained = _trained(world)
+    if dist.get_rank() == 1:
+        from torch.distributed.checkpoint.filesystem import FileSystem
+
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        FileSystem.create_stream = full
+    try:
+        _save(folder, 1, *trained)
+    except ValueError as error:
+        return str(error)

@@ -15,6 +15,7 @@ from scripts.report_run import Run
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 OTHER = "#888888"
+_LABEL = 18  # characters of a source's name in a legend
 _INK = "#010203"  # stands for the page's text colour in the SVG
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it takes the page's font, and can be searched
@@ -83,9 +84,13 @@ def stream(trends: pa.Table, sources: pa.Table, value: str) -> str:
 def histogram(bins: pa.Table) -> str:
     """Scores of picked and rejected candidates, as outlines over the same bins."""
     figure, axes = _figure()
-    edges = [*bins["low"].to_pylist(), bins["high"][-1].as_py()]
+    rows = bins.to_pylist()
+    bottom, width = rows[0]["low"], rows[0]["high"] - rows[0]["low"]
+    places = [round((row["low"] - bottom) / width) for row in rows]  # bins that nothing falls in have no row
+    edges = [bottom + i * width for i in range(places[-1] + 2)]
     for name, colour, dashes in (("picked", COLOURS[0], "-"), ("rejected", COLOURS[3], "--")):
-        counts = bins[name].to_pylist()
+        found = {place: row[name] for place, row in zip(places, rows, strict=True)}
+        counts = [found.get(i, 0) for i in range(places[-1] + 1)]
         axes.stairs(counts, edges, color=colour, linestyle=dashes, linewidth=1.5, label=name)
         axes.stairs(counts, edges, color=colour, fill=True, alpha=0.15)
     axes.set(xlabel="first-order score (ends: and beyond)", ylabel="candidates")
@@ -117,13 +122,18 @@ def _figure(height: float = 2.9) -> tuple[Figure, Axes]:
 
 
 def _legend_above(axes: Axes) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    """Two names a row; the figure grows by the rows, so that the axes do not shrink."""
+    handles, _ = axes.get_legend_handles_labels()
+    figure = axes.figure
+    figure.set_figheight(figure.get_figheight() + 0.17 * ((len(handles) + 1) // 2))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
 
 def _label(source: str) -> str:
     """A source's name as a legend can show it; a legend leaves out labels that begin with an underscore."""
     name = printable(source).replace("\n", " ")
-    name = name if len(name) <= 18 else name[:17] + "…"
+    if len(name) > _LABEL:  # names of one kind differ at their ends
+        name = f"{name[: _LABEL // 2]}…{name[-_LABEL // 2 + 1 :]}"
     return f" {name}" if name.startswith("_") else name
 
 

@@ -132,7 +132,7 @@ def _table(rows: pa.Table, previews: bool) -> Table:
         table.add_column(
             Text(" ".join(words)),
             justify="right" if numeric else "left",
-            min_width=20 if text else min(widest, _NAME),
+            min_width=20 if text else widest if numeric else min(widest, _NAME // 2),
             max_width=None if text or numeric else _NAME,
         )
         columns.append([Text(cell, overflow="ellipsis" if text else "fold", no_wrap=text) for cell in cells])

@@ -17,10 +17,10 @@ from selection import attribution, trends
 TOP = 10  # documents at either end
 WINDOWS = 20  # stretches of steps in the figures over time
 _FEATURES = {
-    "bias_length": "document length, characters (up to the bin's lowest)",
-    "bias_position": "position in the document (0 = beginning)",
-    "bias_rarity": "token rarity, bits per token",
-    "bias_loss": "loss when offered, nats",
+    "bias_length": "document length in characters, least of the bin",
+    "bias_position": "position in the document, least of the bin",
+    "bias_rarity": "token rarity in bits per token, least of the bin",
+    "bias_loss": "loss when offered in nats, least of the bin",
 }
 
 

@@ -86,8 +86,8 @@ def sources(study: Study) -> list[Answer]:
     starved = table.filter(pc.less(table["lift"], 0.5))["source"].to_pylist()
     note = f"Starved (lift below 0.5): {', '.join(starved)}.\n" if starved else ""
     note += (
-        "lift: share of the picks over share of the pool. contribution: how much the picks lowered the loss on\n"
-        "the target samples, to first order."
+        "lift: share of the picks over share of the pool.\n"
+        "contribution: how much the picks lowered the loss on the target samples, to first order."
     )
     return [Answer("sources", "Sources, by pick rate", table, note, shown)]
 

@@ -8,6 +8,7 @@ suffixes: G groups here (lanes of this rank), n candidates drawn a group, T1 = T
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -25,6 +26,7 @@ from pipeline.shards import Manifest, SplitReader
 # Samples a lane holds in memory: 2 MB at T = 1024. Prepare has shuffled the samples already; windows give
 # every epoch another neighbourhood.
 WINDOW = 1024
+_GRACE = 25.0  # seconds a worker outlives a SIGTERM, if its training process does
 _STEPS_AHEAD = 4  # steps each worker reads ahead: a window is read while earlier steps are trained on
 
 
@@ -163,6 +165,10 @@ class _LaneReader(IterableDataset):
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         if info:
             threading.Thread(target=_end_with_training, daemon=True).start()
+            # A terminal and most schedulers signal all processes of a run, which then finishes its step: its workers
+            # stay for that. SIGTERM is also how DataLoader ends a worker that is stuck.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, _end_later)
         mine = self.lanes[worker::workers]
         try:
             reader = SplitReader(self.manifest, "train", open_shards=2 * len(mine))
@@ -181,6 +187,12 @@ def _end_with_training() -> None:
     """
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(0)
+
+
+def _end_later(*_) -> None:
+    timer = threading.Timer(_GRACE, os._exit, [0])
+    timer.daemon = True
+    timer.start()
 
 
 class _Lane:

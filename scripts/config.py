@@ -11,15 +11,28 @@ from typing import Any, Literal
 
 import tyro
 
+from pipeline.remote import Mirror, is_remote
 from selection.methods import METHODS
 
 
 @dataclass(frozen=True)
 class Data:
     path: str = ""
-    """Dataset folder made by scripts.prepare."""
+    """Dataset folder made by scripts.prepare, or where a copy of it is: http(s)://..., or s3:// and others by fsspec."""
     workers: int = 2
     """Loader processes per rank; 0 reads in the training process."""
+    cache: str = "~/.cache/greats"
+    """Folder that shards from elsewhere are kept in, shared by the ranks of a node and by runs."""
+    cache_gb: float = 50.0
+    """Gigabytes of shards the cache may hold; those opened longest ago go first."""
+    pipe: bool = False
+    """Allow a path that runs a shell command, as 'pipe:aws s3 cp s3://bucket/data/{} -' ({}: the file's name)."""
+
+    def dataset(self) -> Path | Mirror:
+        """The dataset that `path` names, to be given to Manifest.load."""
+        if not is_remote(self.path):
+            return Path(self.path)
+        return Mirror(self.path, Path(self.cache).expanduser(), int(self.cache_gb * 1e9), self.pipe)
 
 
 @dataclass(frozen=True)
@@ -156,10 +169,14 @@ class Config:
         return chosen.candidates if METHODS[chosen.method].scores else chosen.picks
 
 
-# What a resumed run may change: nothing here touches the candidates, the picks or the updates before `steps`.
+# What a resumed run may change: nothing here touches the candidates, the picks or the updates of the steps done.
+# (Another `train.steps` bends the learning rate of the steps to come.)
 MAY_CHANGE = {
     "data.path",  # the manifest's checksum is compared instead
     "data.workers",
+    "data.cache",
+    "data.cache_gb",
+    "data.pipe",
     "train.steps",
     "train.eval_every",
     "train.eval_samples",

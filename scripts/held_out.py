@@ -1,7 +1,6 @@
 """The held-out splits during training: `target` samples for the direction, `val` and `test` for measuring."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,9 @@ class HeldOut:
     Equal shares keep FSDP's collectives in step; what fills up a short share is masked and weighs nothing.
     """
 
-    def __init__(self, folder: str | Path, split: str, manifest: Manifest, world: World):
+    def __init__(self, split: str, manifest: Manifest, world: World):
         self._manifest, self._world = manifest, world
-        self._reader = SplitReader(folder, split)
+        self._reader = SplitReader(manifest, split)
 
     def share(self, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
         """This rank's (inputs [n, T], targets [n, T]) of `samples`, n = ceil(len(samples) / ranks), on its device."""

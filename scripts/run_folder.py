@@ -22,17 +22,20 @@ class RunFolder:
 
     def check(self, resume: bool) -> None:
         """ValueError where a new run would write over another, or a resumed one finds nothing to resume."""
-        if resume and not self._config.exists():
+        if resume and not self._config.exists() and not self._was_killed_before_it_began():
             raise ValueError(f"{self.path} holds no run to resume: start it without train.resume")
         if not resume and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ValueError(
-                f"{self.path} exists already: choose another --out, or go on with it by --train.resume"
-            )
+            raise ValueError(f"{self.path} exists already: choose another --out, or go on with it by --train.resume")
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not parent.is_dir():
             raise ValueError(f"cannot make the run folder {self.path}: {parent} is not a folder")
         if not os.access(parent, os.W_OK):
             raise ValueError(f"cannot make the run folder {self.path}: no permission to write in {parent}")
+
+    def _was_killed_before_it_began(self) -> bool:
+        """Whether this is a run folder as `start` leaves it when it is killed before config.toml is there."""
+        made = {self.selection, self.checkpoints, self._config.with_name(".config.toml.tmp")}
+        return self.path.is_dir() and set(self.path.iterdir()) <= made
 
     def start(self, config: Config, run: dict) -> None:
         """Makes the folder and writes config.toml."""
@@ -65,5 +68,8 @@ def code_version() -> str:
 
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -4,13 +4,15 @@
         --data.path data/demo --out runs/demo
     python -m scripts.train --config scripts/configs/demo.toml --data.path data/demo --out runs/one-process
     ... --selection.method regular            # the same run without selection
-    ... --train.resume                        # goes on from the newest checkpoint of --out
+    ... --train.resume                        # goes on from the newest checkpoint of --out, with the same settings
+                                              # (scripts/config.py lists under MAY_CHANGE those that may differ)
     python -m scripts.train --help            # every option
 
 A step is G groups, dealt to the ranks. Of a group's N candidates the k picks are those whose gradients lower the
 loss on the step's fresh target samples most; all G k picks make one AdamW update.
 """
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ from model.sharding import World, build_gpt2, sum_over_ranks
 from pipeline.shards import Manifest, inputs_and_targets
 from pipeline.stream import Candidates, CandidateStream, evaluation_samples, target_samples
 from scripts.config import Config, parse
+from scripts.ending import StopSignal, report
 from scripts.held_out import HeldOut
 from scripts.run_folder import RunFolder
 from selection.direction import Direction, RunningDirection, adam_preconditioned
@@ -41,13 +44,16 @@ SCORED = {
     "blocks": lambda name: name.startswith("blocks."),
 }
 
+# So many updates in a row that are not finite end the run: more data will not mend what diverged.
+MOST_SKIPPED = 10
+
 
 class Run:
     """What one rank of a run holds, built or resumed from its configuration."""
 
     def __init__(self, config: Config, world: World):
         self.config, self.world = config, world
-        self.manifest = Manifest.load(config.data.path)
+        self.manifest = Manifest.load(config.data.dataset())
         self.folder = RunFolder(config.out)
         self.method = METHODS[config.selection.method]
         shape = GPT2Config(
@@ -61,10 +67,13 @@ class Run:
         self.optimizer = build_adamw(self.model, config.train.learning_rate, config.train.weight_decay)
         self.recorder = GhostRecorder(self.model, SCORED[config.selection.scored])
         self.running = RunningDirection(config.selection.decay)
-        self.step, self.seconds = self._resume() if config.train.resume else (0, 0.0)
+        self.step, self.seconds, self.skipped_in_a_row = 0, 0.0, 0
+        self.stop, self.stops = StopSignal(), False  # this rank's signal, and whether any rank got one
+        if config.train.resume:
+            self._resume()
         self.lanes = range(world.rank, config.train.groups, world.size)
         self.stream = CandidateStream(
-            config.data.path,
+            self.manifest,
             groups=config.train.groups,
             drawn=config.drawn,
             seed=config.train.seed,
@@ -72,9 +81,7 @@ class Run:
             step=self.step,
             workers=config.data.workers,
         )
-        self.held_out = {
-            split: HeldOut(config.data.path, split, self.manifest, world) for split in ("target", "val", "test")
-        }
+        self.held_out = {split: HeldOut(split, self.manifest, world) for split in ("target", "val", "test")}
         if self.method.scores:
             self.target_samples(step=0)  # a split too small is said before anything is written
         if config.selection.prefix > self.manifest.sequence_length:
@@ -89,10 +96,10 @@ class Run:
         dist.barrier()
         self.log = SelectionLog(self.folder.selection, world.rank)
 
-    def _resume(self) -> tuple[int, float]:
+    def _resume(self) -> None:
         newest = checkpoint.latest(self.folder.checkpoints)
         if newest is None:
-            return 0, 0.0  # killed before its first checkpoint: the run begins again
+            return  # killed before its first checkpoint: the run begins again
         saved = checkpoint.read_state(newest)
         if saved["manifest_sha256"] != self.manifest.sha256:
             raise ValueError(
@@ -106,7 +113,7 @@ class Run:
         checkpoint.load(newest, self.model, self.optimizer, extra)
         if extra:
             self.running.load_state_dict(extra["direction"])
-        return saved["step"], saved["seconds"]
+        self.step, self.seconds, self.skipped_in_a_row = saved["step"], saved["seconds"], saved["skipped_in_a_row"]
 
     def _extra_tensors(self, running_state: dict) -> dict:
         """What a checkpoint holds besides model and optimizer: the running direction, where it outlives a step."""
@@ -121,6 +128,7 @@ class Run:
         self.log.flush()
         state = {
             "seconds": self.seconds,
+            "skipped_in_a_row": self.skipped_in_a_row,
             "manifest_sha256": self.manifest.sha256,
             "config": self.config.as_dict(),
         }
@@ -146,7 +154,7 @@ class Run:
 
 
 def train(run: Run, console: Console) -> None:
-    """The loop: draw, evaluate now and then, choose and update, measure, checkpoint now and then."""
+    """The loop: draw, evaluate now and then, choose and update, measure, checkpoint now and then and when stopped."""
     settings = run.config.train
     with _progress(console, settings.steps, run) as advance:
         for candidates, waited in _timed(run.stream, settings.steps - run.step):
@@ -159,13 +167,23 @@ def train(run: Run, console: Console) -> None:
                 run.folder.measure(step=run.step, **measured, seconds=run.seconds, data_seconds=waited)
             run.step += 1
             advance(measured)
-            if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
+            if run.skipped_in_a_row == MOST_SKIPPED:
+                raise ValueError(
+                    f"the updates of steps {run.step - MOST_SKIPPED} to {run.step - 1} were not finite and none was "
+                    "made: lower train.learning_rate, or leave train.dtype bfloat16; checkpoints before are sound"
+                )
+            if run.step % settings.checkpoint_every == 0 or run.step == settings.steps or run.stops:
                 run.save()
+            if run.stops and run.step < settings.steps:
+                return
         advance(run.evaluate())
 
 
 def take_step(run: Run, candidates: Candidates) -> dict[str, float]:
-    """One optimizer step on the picks of this step's groups; what it measured, over all ranks."""
+    """One optimizer step on the picks of this step's groups; what it measured, over all ranks.
+
+    An update that is not finite on any rank, or that no candidate is fit for, is made on none.
+    """
     config, step = run.config, run.step
     learning_rate = learning_rate_at(
         step,
@@ -176,7 +194,7 @@ def take_step(run: Run, candidates: Candidates) -> dict[str, float]:
     )
     set_learning_rate(run.optimizer, learning_rate)
     direction = find_direction(run) if run.method.scores and run.method.direction else None
-    sums = torch.zeros(3, dtype=torch.float64, device=run.world.device)
+    sums = torch.zeros(5, dtype=torch.float64, device=run.world.device)
     for group, sample_ids_N, tokens_NT1 in zip(
         run.lanes, candidates.sample_ids_Gn, candidates.tokens_GnT1, strict=True
     ):
@@ -194,20 +212,28 @@ def take_step(run: Run, candidates: Candidates) -> dict[str, float]:
             self_norm=choice.self_norm,
         )
         sums += _sums(losses_N, choice)
-    grad_norm = clip_gradient(run.model, config.train.grad_clip)
-    run.optimizer.step()
+    grad_norm = clip_gradient(run.model, config.train.grad_clip).item()
+    # Ranks may get a signal between different steps; summed with what is summed anyway, they stop after the same one.
+    stops = sums.new_tensor([run.stop.name is not None])
+    loss, first_order, interaction, picks, nonfinite, stops = sum_over_ranks(torch.cat([sums, stops])).tolist()
+    run.stops = stops > 0
+    skipped = picks == 0 or not math.isfinite(grad_norm)
+    run.skipped_in_a_row = run.skipped_in_a_row + 1 if skipped else 0
+    if not skipped:
+        run.optimizer.step()
     run.optimizer.zero_grad()
 
-    loss, first_order, interaction = sum_over_ranks(sums).tolist()
     measured = {
-        "train_loss": loss / (config.train.groups * config.selection.picks),
+        "train_loss": loss / max(picks, 1),
         "learning_rate": learning_rate,
-        "grad_norm": grad_norm.item(),
+        "grad_norm": grad_norm,
+        "nonfinite": int(nonfinite),
+        "skipped": skipped,
     }
     if run.method.gram:
         factor = config.selection.curvature * learning_rate / config.selection.picks
         measured |= {"curvature": config.selection.curvature}
-        measured |= {"interaction_ratio": factor * interaction / first_order}
+        measured |= {"interaction_ratio": factor * interaction / (first_order or math.nan)}
     return measured
 
 
@@ -248,6 +274,7 @@ def train_on_group(
         step_size=learning_rate / settings.picks,
         curvature=settings.curvature,
         sketch=settings.sketch,
+        fit_N=torch.isfinite(losses_N.detach()),
     )
     if settings.prefix:
         run.recorder.release()
@@ -259,10 +286,15 @@ def train_on_group(
 
 
 def _sums(losses_N: Tensor, choice: Choice) -> Tensor:
-    """[loss of the picks, |first-order| of all, |interaction| of all], each summed over the group."""
+    """[loss of the picks, |first-order| of all, |interaction| of all, picks, candidates not finite], over the group."""
     parts = [losses_N[choice.picks].sum()]
+    finite_N = torch.isfinite(losses_N)
     for values_N in (choice.first_order, choice.interaction):
-        parts.append(losses_N.new_zeros(()) if values_N is None else values_N.abs().sum())
+        known_N = losses_N.new_zeros(1) if values_N is None else values_N
+        parts.append(known_N[torch.isfinite(known_N)].abs().sum())
+    for values_N in (choice.first_order, choice.self_norm):
+        finite_N = finite_N if values_N is None else finite_N & torch.isfinite(values_N)
+    parts += [losses_N.new_tensor(len(choice.picks)), (~finite_N).sum()]
     return torch.stack([part.double() for part in parts])
 
 
@@ -314,9 +346,12 @@ class _progress:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; 2 after a sentence on standard error where the input is at fault."""
+    """Runs the command line; 2 after a sentence on standard error where the input or a file is at fault.
+
+    SIGTERM and SIGINT end it after the step at hand, with a checkpoint and exit code 0.
+    """
     console = Console()
-    world = None
+    world, stop = None, StopSignal()
     try:
         config = parse(arguments)
         config.check()
@@ -330,14 +365,18 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{config.selection.method}, steps {run.step} to {config.train.steps}, run folder {config.out}",
                 highlight=False,
             )
-        train(run, console)
-    except ValueError as error:
-        if world is None or world.leads:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        if world is not None:
+        with run.stop as stop:
+            train(run, console)
+        if world.leads and run.step < config.train.steps:
+            name = stop.name or "a signal to another rank"
+            print(f"stopped by {name} after {run.step} of {config.train.steps} steps, with a checkpoint: go on with")
+            print("the same command and --train.resume")
+    except Exception as error:
+        code = report(error, world.rank if world else 0, world.size if world else 1, stop)
+        if world and world.size == 1:
             world.leave()
+        return code  # with other ranks, leaving would wait for them
+    world.leave()
     return 0
 
 

@@ -33,6 +33,4 @@ def test_every_question_can_be_asked(tmp_path):
     write_rank(tmp_path / "selection", 0, options, flush_every=10)
     write_spans(tmp_path / "spans.parquet", options)
     for name in QUESTIONS:
-        seconds, megabytes = ask(tmp_path, name)
-        assert seconds > 0
-        assert megabytes > 0
+        assert min(ask(tmp_path, name)) > 0

@@ -145,10 +145,13 @@ class GhostRecorder:
         tensors = [x.detach() for x in inputs if isinstance(x, Tensor)]  # memory and version are the layer's input's
         versions = [x._version for x in tensors]
 
+        # Nothing of the graph: a hook that held its own tensor would be a cycle, and keep the whole pass alive.
+        further = [x.detach() for x in output[1:]] if isinstance(output, tuple) else []
+
         def receive(gradient: Tensor) -> None:
             if versions != [x._version for x in tensors]:
                 raise ValueError(f"the input of layer {path} was changed in place after it was used")
-            for key, use in rule(module, tensors, output, gradient).items():
+            for key, use in rule(module, tensors, further, gradient).items():
                 if (path, key) in self._names:  # a frozen parameter has no gradient
                     self._uses.setdefault(self._names[path, key], []).append(use)
 

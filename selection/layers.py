@@ -1,12 +1,12 @@
 """One rule per layer type: from what a layer read and the gradient at its output to the uses of its parameters.
 
-A rule is a function (module, inputs, output, gradient) -> {parameter's name in the module: Use}.
+A rule is a function (module, inputs, further, gradient) -> {parameter's name in the module: Use}, where `gradient` is
+that at the layer's output, the first if it has several, and `further` are the others.
 N samples, T tokens a sample, D width.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from selection.uses import FusedHead, OuterProduct, PerSample, RowScatter, Use, wide_dtype
 
 Uses = dict[str, Use]
-Rule = Callable[[nn.Module, Sequence[Tensor], Any, Tensor], Uses]
+Rule = Callable[[nn.Module, Sequence[Tensor], Sequence[Tensor], Tensor], Uses]
 
 
 def rule_for(module: nn.Module) -> Rule | None:
@@ -27,7 +27,7 @@ def rule_for(module: nn.Module) -> Rule | None:
     return next((RULES[name] for name in names if name in RULES), None)
 
 
-def linear(module: nn.Linear, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
+def linear(module: nn.Linear, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
     """y = x W^T + b: grad W = sum_t b_t x_t^T, grad b = sum_t b_t."""
     uses: Uses = {"weight": OuterProduct(_tokens(gradient), _tokens(inputs[0]))}
     if module.bias is not None:
@@ -35,16 +35,16 @@ def linear(module: nn.Linear, inputs: Sequence[Tensor], output: Tensor, gradient
     return uses
 
 
-def output_head(module: nn.Module, inputs: Sequence[Tensor], output: Any, gradient: Tensor) -> Uses:
+def output_head(module: nn.Module, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
     """A linear head that takes the targets and returns (losses_N, normaliser_NT): see model.loss.OutputHead.
 
     Such a module offers `logit_gradient` and `token_scale`, so that the gradient at its logits can be made again
     in pieces. Called without targets it is a plain linear layer.
     """
     if len(inputs) == 1:
-        return linear(module, inputs, output, gradient)
+        return linear(module, inputs, further, gradient)
     hidden_NTD, targets_NT = inputs
-    _, normaliser_NT = output
+    (normaliser_NT,) = further
     scale_NT = module.token_scale(targets_NT, normaliser_NT.dtype) * gradient[:, None]
 
     @functools.cache  # gathered from the shards once a pass
@@ -59,7 +59,7 @@ def output_head(module: nn.Module, inputs: Sequence[Tensor], output: Any, gradie
     }
 
 
-def embedding(module: nn.Embedding, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
+def embedding(module: nn.Embedding, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
     """y = E[index]: row index_t of grad E receives b_t; `padding_idx` receives nothing."""
     index = inputs[0].reshape(len(inputs[0]), -1).expand(len(gradient), -1)
     values_NTD = _tokens(gradient)
@@ -68,7 +68,7 @@ def embedding(module: nn.Embedding, inputs: Sequence[Tensor], output: Tensor, gr
     return {"weight": RowScatter(index, values_NTD, module.num_embeddings)}
 
 
-def layer_norm(module: nn.LayerNorm, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
+def layer_norm(module: nn.LayerNorm, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
     """y = w * xhat + b: grad w = sum_t b_t * xhat_t, grad b = sum_t b_t."""
     kept = len(module.normalized_shape)
     wide = wide_dtype(gradient.dtype)
@@ -79,14 +79,14 @@ def layer_norm(module: nn.LayerNorm, inputs: Sequence[Tensor], output: Tensor, g
     return uses
 
 
-def rms_norm(module: nn.Module, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
+def rms_norm(module: nn.Module, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
     """y = w * x / sqrt(mean(x^2) + eps): grad w = sum_t b_t * xhat_t."""
     wide = wide_dtype(gradient.dtype)
     xhat = F.rms_norm(inputs[0].to(wide), module.normalized_shape, eps=module.eps)
     return {"weight": PerSample(_sum_tokens(gradient.to(wide) * xhat, kept=len(module.normalized_shape)))}
 
 
-def llama_norm(module: nn.Module, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
+def llama_norm(module: nn.Module, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
     """RMSNorm as `transformers` computes it: xhat in float32 whatever the model's precision."""
     x = inputs[0].float()
     xhat = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + module.variance_epsilon)
@@ -94,7 +94,7 @@ def llama_norm(module: nn.Module, inputs: Sequence[Tensor], output: Tensor, grad
     return {"weight": PerSample(_sum_tokens(gradient * xhat.to(inputs[0].dtype), kept=1))}
 
 
-def conv1d(module: nn.Module, inputs: Sequence[Tensor], output: Tensor, gradient: Tensor) -> Uses:
+def conv1d(module: nn.Module, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
     """y = x W + b, the linear layer of `transformers`' GPT-2: its weight is [in, out]."""
     return {
         "weight": OuterProduct(_tokens(inputs[0]), _tokens(gradient)),

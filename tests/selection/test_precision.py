@@ -1,6 +1,7 @@
 """bfloat16 passes against float64: products in bfloat16, sums in float32; and what a step keeps in memory."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -67,9 +68,31 @@ def test_sums_are_taken_in_float32():
     assert use.gram().item() == pytest.approx(expected**2, rel=1e-6)
 
 
+def test_a_released_pass_leaves_no_memory_behind():
+    """At once, not when the garbage collector comes by: a hook must not hold what it hangs on."""
+    model = GPT2(GPT2Config(50, n_layer=1, n_head=2, n_embd=16, sequence_length=8))
+    tokens_NT = torch.randint(0, 50, (4, 8))
+    recorder = GhostRecorder(model)
+    gc.collect()
+    gc.disable()
+    try:
+        kept = []
+        for _ in range(3):
+            record(recorder, model, tokens_NT, tokens_NT)
+            recorder.add_gradient(
+                METHODS["greats"].choose(recorder, recorder.direction(), 2, step_size=1e-3).picks, 1.0
+            )
+            recorder.release()
+            model.zero_grad()
+            kept.append(sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert kept[0] == kept[1] == kept[2]
+
+
 @pytest.mark.parametrize("method", ["greats", "topk"])
 def test_a_step_makes_no_tensor_of_all_logits(monkeypatch, method):
-    """Neither loss, scores, gram nor the picks' gradient hold [N, T, V], in one piece or as a head's whole gradients."""
+    """Neither loss, scores, gram nor the picks' gradient hold [N, T, V], nor all gradients of the head."""
     N, T, V, D = 8, 32, 500, 16
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 20 * V)
     monkeypatch.setattr(uses, "CHUNK_ELEMENTS", 20 * V)

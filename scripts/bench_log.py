@@ -127,8 +127,8 @@ QUESTIONS = {
 
 
 def ask(folder: Path, name: str) -> tuple[float, float, float]:
-    """Seconds from opening the log to the answer, processor seconds (of all cores: what is left of the former on a busy
-    machine), and the process's peak memory in MB."""
+    """Seconds from opening the log to the answer; processor seconds, summed over the cores, which a busy machine does
+    not stretch; and the process's peak memory in MB."""
     started, used = time.perf_counter(), time.process_time()
     with OpenLog(folder / "selection", spans=[folder / "spans.parquet"]) as log:
         QUESTIONS[name](log)

@@ -53,9 +53,14 @@ class RunFolder:
 
     def measure(self, **values) -> None:
         """Appends one line to metrics.jsonl, at once."""
-        if self._stream is None:
-            self._stream = open(self._metrics, "a", buffering=1)  # noqa: SIM115 -- lives as long as the run
-        self._stream.write(json.dumps(values) + "\n")
+        try:
+            if self._stream is None:
+                self._stream = open(self._metrics, "a", buffering=1)  # noqa: SIM115 -- lives as long as the run
+            self._stream.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise ValueError(
+                f"{self._metrics} cannot be written ({error.strerror}); the lines before are whole"
+            ) from error
 
 
 def code_version() -> str:

@@ -304,19 +304,24 @@ def _fields(names: list[str]) -> pa.Schema:
 def _write(rows: pa.Table, path: Path) -> None:
     # Parquet readers skip names that begin with a dot when they open a folder.
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        pq.write_table(
-            rows,
-            file,
-            compression="zstd",
-            use_dictionary=_DICTIONARY,
-            column_encoding=_ENCODING,
-            write_statistics=["step", "group", "sample_id"],
-            write_page_checksum=True,
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            pq.write_table(
+                rows,
+                file,
+                compression="zstd",
+                use_dictionary=_DICTIONARY,
+                column_encoding=_ENCODING,
+                write_statistics=["step", "group", "sample_id"],
+                write_page_checksum=True,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ValueError(
+            f"selection log file {path} cannot be written ({_first_line(error)}); what it held before is whole"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from selection.direction import LowRank
+from selection.probe import Probe
 
 CHUNK_ELEMENTS = 1 << 22  # of a recomputed output gradient; 16 MiB in float32
 
@@ -67,6 +68,8 @@ class OuterProduct:
 
     def gradient(self, picks: Tensor | None) -> Tensor:
         """sum over the picked samples (all: None) of g_i, [o, i]."""
+        if picks is not None and len(picks) == 0:
+            return self.right_NTi.new_zeros(self.rows, self.row_size, dtype=wide_dtype(self.right_NTi.dtype))
         total_oi = 0.0
         for _, left_nto, right_nti in self.blocks(picks):
             total_oi = total_oi + product(left_nto.flatten(0, 1).T, right_nti.flatten(0, 1))
@@ -142,6 +145,7 @@ class FusedHead:
     scale_NT: Tensor  # weight of each token in its sample's mean, times factor_N
     normaliser_NT: Tensor
     rows: int
+    probe: Probe | None = None  # what the pass itself measured along a low-rank direction
 
     @property
     def samples(self) -> int:
@@ -177,7 +181,13 @@ class FusedHead:
     def row_size(self) -> int:
         return self.hidden_NTD.shape[2]
 
-    first_order = OuterProduct.first_order
+    def first_order(self, direction_oi: Tensor | LowRank) -> Tensor:
+        if self.probe is None or self.probe.block is not direction_oi:
+            return OuterProduct.first_order(self, direction_oi)
+        wide = wide_dtype(self.hidden_NTD.dtype)
+        right_NTr = product(self.hidden_NTD, direction_oi.right_ir.to(self.hidden_NTD.dtype))
+        return (self.probe.left_NTr.to(wide) * right_NTr).sum(dim=(1, 2))
+
     sketch = OuterProduct.sketch
     factor = OuterProduct.factor
 

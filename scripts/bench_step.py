@@ -137,8 +137,15 @@ class Bench:
 
         return step
 
-    def _record(self, recorder: GhostRecorder, name: str, samples: int, length: int | None = None) -> None:
-        with recorder:
+    def _record(
+        self,
+        recorder: GhostRecorder,
+        name: str,
+        samples: int,
+        length: int | None = None,
+        along: Direction | None = None,
+    ) -> None:
+        with recorder.along(along):
             self.model(*self.batch(name, samples, length)).sum().backward()
 
     def _choose(self, recorder: GhostRecorder, method: str, direction: Direction | None) -> Tensor:
@@ -153,7 +160,7 @@ class Bench:
             if m:
                 self._record(recorder, "target", m)
                 direction = recorder.direction(rank=rank)
-            self._record(recorder, "pool", candidates)
+            self._record(recorder, "pool", candidates, along=direction)
             recorder.add_gradient(self._choose(recorder, method, direction), 1 / self.k)
             recorder.release()
 
@@ -166,7 +173,7 @@ class Bench:
         def step() -> None:
             self._record(recorder, "target", m)
             direction = running.update(recorder)
-            self._record(recorder, "pool", candidates, self.T // prefix)
+            self._record(recorder, "pool", candidates, self.T // prefix, along=direction)
             picks = self._choose(recorder, "topk", direction)
             if prefix == 1:
                 recorder.add_gradient(picks, 1 / self.k)

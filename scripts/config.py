@@ -204,13 +204,14 @@ def parse(arguments: list[str] | None = None) -> Config:
 
 
 def read(path: Path) -> Config:
-    """A Config from a TOML file; keys that are not given keep their defaults."""
+    """A Config from a TOML file; keys that are not given keep their defaults, a run's own [run] table is skipped."""
     try:
         table = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"no config file {path}") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
+    table.pop("run", None)
     return _fill(Config(), table, path, prefix="")
 
 

@@ -66,7 +66,9 @@ class Run:
         self.model = build_gpt2(shape, world.mesh, config.train.dtype, config.train.seed)
         self.optimizer = build_adamw(self.model, config.train.learning_rate, config.train.weight_decay)
         self.recorder = GhostRecorder(self.model, SCORED[config.selection.scored])
-        self.running = RunningDirection(config.selection.decay)
+        # A preconditioned direction is reduced in rank after the preconditioning, the plain one where it is made.
+        plain = config.selection.preconditioner == "none"
+        self.running = RunningDirection(config.selection.decay, config.selection.rank if plain else 0)
         self.step, self.seconds, self.skipped_in_a_row = 0, 0.0, 0
         self.stop, self.stops = StopSignal(), False  # this rank's signal, and whether any rank got one
         if config.train.resume:
@@ -244,8 +246,9 @@ def find_direction(run: Run) -> Direction:
     with run.recorder:
         run.model(inputs_nT, targets_nT).sum().backward()
     direction = run.running.update(run.recorder, samples=len(samples_m))
-    if run.config.selection.preconditioner == "adam":
-        direction = adam_preconditioned(direction, run.optimizer, dict(run.model.named_parameters()))
+    if run.config.selection.preconditioner == "none":
+        return direction
+    direction = adam_preconditioned(direction, run.optimizer, dict(run.model.named_parameters()))
     rank = run.config.selection.rank
     return direction.low_rank(rank) if rank else direction
 
@@ -264,7 +267,7 @@ def train_on_group(
         (losses_N.sum() * share).backward()
         return losses_N.detach(), Choice(torch.arange(len(losses_N), device=losses_N.device))
     scored = slice(0, settings.prefix or None)
-    with run.recorder:
+    with run.recorder.along(direction):
         losses_N = run.model(inputs_NT[:, scored], targets_NT[:, scored])
         losses_N.sum().backward()
     choice = run.method.choose(

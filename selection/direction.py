@@ -38,6 +38,15 @@ class Direction:
         block = self.blocks[name]
         return block if isinstance(block, LowRank) else whole(block)
 
+    def scaled(self, factor: float) -> "Direction":
+        """factor * v, in memory of its own."""
+        return Direction(
+            {
+                name: LowRank(b.left_or * factor, b.right_ir) if isinstance(b, LowRank) else b * factor
+                for name, b in self.blocks.items()
+            }
+        )
+
     def low_rank(self, rank: int) -> "Direction":
         """Every matrix of more than `rank` rows and columns reduced to its leading `rank` directions."""
         wide = {name: b for name, b in self.blocks.items() if b.dim() == 2 and min(b.shape) > rank}
@@ -82,8 +91,8 @@ class RunningDirection:
         for name, block in fresh.blocks.items():
             self._sums[name].lerp_(block, 1 - self.decay)
         correction = 1 - self.decay**self._updates
-        averaged = Direction({name: total / correction for name, total in self._sums.items()})
-        return averaged.low_rank(self.rank) if self.rank else averaged
+        sums = Direction(self._sums)
+        return (sums.low_rank(self.rank) if self.rank else sums).scaled(1 / correction)
 
     def state_dict(self) -> dict:
         """Tensors (DTensors where sharded) to be saved with the model's."""

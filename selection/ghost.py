@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.distributed.tensor import DTensor, Partial
 
-from selection.direction import Direction, LowRank, seeded_normal
-from selection.layers import Rule, rule_for
-from selection.uses import OuterProduct, PerSample, RowScatter, Use
-
-ROWS_BUDGET = 1 << 22  # elements of per-sample gradient rows made at once: 16 MiB in float32
+from selection.direction import Direction, LowRank
+from selection.layers import Rule, is_fused_head, rule_for
+from selection.probe import Probe
+from selection.totals import gradient_of, gram_has_short_cut, gram_of, rows_of_samples, sketched_gram
+from selection.uses import Use
 
 
 class _StartOfGraph(torch.autograd.Function):
@@ -62,6 +62,8 @@ class GhostRecorder:
         self._samples = 0
         self._hooks: list = []
         self._frozen: list[nn.Parameter] = []
+        self._expected: Direction | None = None
+        self._probes: dict[nn.Module, Probe] = {}
         self._find_rules()
 
     def _find_rules(self) -> None:
@@ -95,6 +97,14 @@ class GhostRecorder:
 
     # Recording
 
+    def along(self, direction: Direction | None) -> "GhostRecorder":
+        """For `with recorder.along(direction):`, where the next pass will be scored along a low-rank direction.
+
+        A fused head then measures its share of those scores on the way and need not make its logits again.
+        """
+        self._expected = direction
+        return self
+
     def __enter__(self) -> "GhostRecorder":
         self.release()
         self._frozen = [p for p in self._model.parameters() if p.requires_grad]
@@ -103,6 +113,8 @@ class GhostRecorder:
         self._anchor = torch.zeros((), requires_grad=True)
         self._hooks = [self._model.register_forward_pre_hook(self._before_model, with_kwargs=True)]
         self._hooks += [module.register_forward_hook(self._after_layer) for module in self._rules]
+        if self._expected is not None:
+            self._hooks += [m.register_forward_pre_hook(self._before_head) for m in self._rules if is_fused_head(m)]
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -110,6 +122,7 @@ class GhostRecorder:
             hook.remove()
         for parameter in self._frozen:
             parameter.requires_grad_(True)
+        self._expected = None
         if error is not None:
             self.release()
             return
@@ -126,9 +139,20 @@ class GhostRecorder:
             raise ValueError("the recorder takes one forward pass at a time: leave the `with` block in between")
         self._samples = next(len(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
 
+    def _before_head(self, module: nn.Module, inputs: tuple) -> tuple | None:
+        name = self._names.get((self._rules[module][0], "weight"))
+        block = self._expected.blocks.get(name)
+        if not isinstance(block, LowRank) or len(inputs) == 1 or not torch.is_grad_enabled():
+            return None
+        self._probes[module] = Probe(block, module)
+        return self._probes[module].widen(*inputs)
+
     def _after_layer(self, module: nn.Module, inputs: tuple, output: Any) -> Any:
         if not torch.is_grad_enabled():
             return None
+        probe = self._probes.pop(module, None)
+        if probe is not None:
+            inputs = probe.restore(*inputs)
         result = output[0] if isinstance(output, tuple) else output
         if len(result) == 1 != self._samples:  # one row for all samples, as GPT-2's positions: give each its own
             result = result.expand(self._samples, *result.shape[1:])
@@ -152,6 +176,8 @@ class GhostRecorder:
             if versions != [x._version for x in tensors]:
                 raise ValueError(f"the input of layer {path} was changed in place after it was used")
             for key, use in rule(module, tensors, further, gradient).items():
+                if key == "weight" and probe is not None:
+                    use.probe = probe
                 if (path, key) in self._names:  # a frozen parameter has no gradient
                     self._uses.setdefault(self._names[path, key], []).append(use)
 
@@ -184,7 +210,7 @@ class GhostRecorder:
         blocks = {}
         for name, uses in self._recorded():
             if self._scored(name):
-                blocks[name] = _sum_over_ranks(parameters[name], _gradient(uses, None).div_(samples))
+                blocks[name] = _sum_over_ranks(parameters[name], gradient_of(uses, None).div_(samples))
         direction = Direction(blocks)
         return direction.low_rank(rank) if rank else direction
 
@@ -213,7 +239,7 @@ class GhostRecorder:
         for all samples, which keeps inner products in expectation (Johnson & Lindenstrauss).
         """
         scored = ((name, uses) for name, uses in self._recorded() if self._scored(name))
-        return sum(_sketched_gram(name, uses, sketch) if sketch else _gram(uses) for name, uses in scored)
+        return sum(sketched_gram(name, uses, sketch) if sketch else gram_of(uses) for name, uses in scored)
 
     @torch.no_grad()
     def squared_norms(self) -> Tensor:
@@ -221,7 +247,7 @@ class GhostRecorder:
         norms_N = 0.0
         for name, uses in self._recorded():
             if self._scored(name):
-                norms_N = norms_N + sum(rows_Nr.square().sum(dim=1) for _, _, rows_Nr in _rows_of_samples(uses))
+                norms_N = norms_N + sum(rows_Nr.square().sum(dim=1) for _, _, rows_Nr in rows_of_samples(uses))
         return norms_N
 
     @torch.no_grad()
@@ -232,11 +258,11 @@ class GhostRecorder:
             if not self._scored(name):
                 continue
             block = direction.block(name)
-            if _gram_has_short_cut(uses):
-                scores_N, gram_NN = scores_N + uses[0].first_order(block), gram_NN + _gram(uses)
+            if gram_has_short_cut(uses):
+                scores_N, gram_NN = scores_N + uses[0].first_order(block), gram_NN + gram_of(uses)
                 continue
             block = block.whole() if isinstance(block, LowRank) else block
-            for start, stop, rows_Nr in _rows_of_samples(uses):
+            for start, stop, rows_Nr in rows_of_samples(uses):
                 gram_NN = gram_NN + rows_Nr @ rows_Nr.T
                 scores_N = scores_N + rows_Nr @ block[start:stop].flatten().to(rows_Nr.dtype)
         return scores_N, gram_NN
@@ -251,55 +277,9 @@ class GhostRecorder:
         picks = torch.as_tensor(picks, dtype=torch.long, device=self._device)
         for name, uses in self._recorded():
             parameter = parameters[name]
-            gradient = _gradient(uses, picks).mul_(scale)
+            gradient = gradient_of(uses, picks).mul_(scale)
             gradient = _sum_over_ranks(parameter, gradient).to(parameter.dtype)
             parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-
-
-def _gradient(uses: list[Use], picks: Tensor | None) -> Tensor:
-    total = uses[0].gradient(picks)
-    for use in uses[1:]:
-        total = total.add_(use.gradient(picks))
-    return total
-
-
-def _gram_has_short_cut(uses: list[Use]) -> bool:
-    use = uses[0]
-    return len(uses) == 1 and (isinstance(use, RowScatter) or (isinstance(use, OuterProduct) and use.pairs_cost_less()))
-
-
-def _gram(uses: list[Use]) -> Tensor:
-    """[N, N] of one parameter: the sum of its uses is formed before any product, so cross terms are in."""
-    if _gram_has_short_cut(uses):
-        use = uses[0]
-        if isinstance(use, OuterProduct):
-            return use.gram()
-        uses = [use.used_rows_only()]
-    return sum(rows_Nr @ rows_Nr.T for _, _, rows_Nr in _rows_of_samples(uses))
-
-
-def _sketched_gram(name: str, uses: list[Use], size: int) -> Tensor:
-    """The gram of one parameter from sketches, summed over its uses before any product as in _gram."""
-    if isinstance(uses[0], PerSample):
-        return _gram(uses)
-    factor = uses[0].factor
-    left_os = seeded_normal(f"{name} rows", uses[0].rows, size).to(factor) / size**0.5
-    right_is = seeded_normal(f"{name} columns", uses[0].row_size, size).to(factor) / size**0.5
-    sketches_NS = sum(use.sketch(left_os, right_is).flatten(1) for use in uses)
-    return sketches_NS @ sketches_NS.T
-
-
-def _rows_of_samples(uses: list[Use]) -> Iterator[tuple[int, int, Tensor]]:
-    """(start, stop, per-sample gradients [N, (stop - start) * ...]) over blocks of the parameter's rows."""
-    uses = sorted(uses, key=lambda use: isinstance(use, RowScatter))  # a scatter adds into a block already there
-    rows = uses[0].rows
-    step = max(1, ROWS_BUDGET // (uses[0].samples * uses[0].row_size))
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        block = uses[0].rows_of_samples(start, stop)
-        for use in uses[1:]:
-            block = use.add_rows_of_samples(block, start, stop)
-        yield start, stop, block.flatten(1)
 
 
 def _sum_over_ranks(parameter: nn.Parameter, gradient: Tensor) -> Tensor:

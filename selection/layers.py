@@ -20,11 +20,16 @@ Rule = Callable[[nn.Module, Sequence[Tensor], Sequence[Tensor], Tensor], Uses]
 
 def rule_for(module: nn.Module) -> Rule | None:
     """The rule that covers the parameters which `module` itself holds; None where there is none."""
-    if hasattr(module, "logit_gradient"):
+    if is_fused_head(module):
         return output_head
     # Base classes too: fully_shard swaps a module's class for a subclass of it.
     names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__]
     return next((RULES[name] for name in names if name in RULES), None)
+
+
+def is_fused_head(module: nn.Module) -> bool:
+    """Whether a module is an output head fused with its loss: see output_head."""
+    return hasattr(module, "logit_gradient")
 
 
 def linear(module: nn.Linear, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:

@@ -10,6 +10,7 @@ from model.optimizer import build_adamw
 from model.sharding import build_gpt2
 from selection.direction import Direction, LowRank, RunningDirection, adam_preconditioned, whole
 from selection.ghost import GhostRecorder
+from selection.uses import FusedHead
 from tests import oracle
 from tests.ranks import on_ranks
 from tests.selection.test_ghost import batch, close, gpt2, record
@@ -58,6 +59,35 @@ def test_scores_of_a_low_rank_direction_are_those_of_its_whole_form():
     expected_N = torch.stack([oracle.flat(g) @ oracle.flat(dense.blocks) for g in truth])
     assert close(recorder.first_order(low), expected_N)
     assert close(recorder.first_order_and_gram(low)[0], expected_N)
+
+
+def test_a_fused_head_measures_its_share_on_the_way():
+    """With and without along(direction): the same losses, scores and gradient, and the logits are made once less."""
+    torch.manual_seed(0)
+    model = gpt2()
+    recorder = GhostRecorder(model)
+    record(recorder, model, *batch(4))
+    low = recorder.direction(rank=2)
+    tokens_NT, targets_NT = batch(5)
+    expected_losses_N = record(recorder, model, tokens_NT, targets_NT)
+    expected_N = recorder.first_order(low)
+    recorder.add_gradient([1, 3], 0.5)
+    expected_gradient = model.wte.weight.grad.clone()
+    model.zero_grad()
+    weight = model.head.weight
+    losses_N = record(recorder.along(low), model, tokens_NT, targets_NT)
+    assert model.head.weight is weight is model.wte.weight
+    assert close(losses_N, expected_losses_N)
+    (head,) = (use for use in recorder._uses["wte.weight"] if isinstance(use, FusedHead))
+    head.logit_gradient = None  # would be called if the logits were made again
+    assert close(recorder.first_order(low), expected_N)
+    head.logit_gradient = model.head.logit_gradient
+    recorder.add_gradient([1, 3], 0.5)
+    assert close(model.wte.weight.grad, expected_gradient)
+    other = recorder.direction(rank=2)
+    expected_other_N = recorder.first_order(other)
+    record(recorder, model, tokens_NT, targets_NT)
+    assert close(recorder.first_order(other), expected_other_N)
 
 
 def test_the_running_average_is_bias_corrected():

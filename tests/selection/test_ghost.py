@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from model.gpt2 import GPT2, GPT2Config
-from selection import ghost, uses
+from selection import totals, uses
 from selection.ghost import GhostRecorder
 from tests import oracle
 
@@ -96,7 +96,7 @@ def _chunks(request, monkeypatch):
     if request.param == "chunked":
         monkeypatch.setattr(uses, "CHUNK_ELEMENTS", 23 * 4)
         monkeypatch.setattr("model.loss.CHUNK_ELEMENTS", 23 * 4)
-        monkeypatch.setattr(ghost, "ROWS_BUDGET", 5 * 12 * 2)
+        monkeypatch.setattr(totals, "ROWS_BUDGET", 5 * 12 * 2)
 
 
 @pytest.mark.usefixtures("_chunks")

@@ -21,12 +21,14 @@ def data():
 def quantities(recorder, model, target, groups, samples=None):
     """One step's direction, scores and grams of these groups, and the gradient of their picks, as plain tensors."""
     record(recorder, model, *target)
-    direction = recorder.direction(samples)
+    direction, low_rank = recorder.direction(samples), recorder.direction(samples, rank=3)
     direction_blocks = {name: direction.block(name) for name in direction.blocks}
     measured = []
     for group in groups:
         record(recorder, model, *group)
         measured.append((*recorder.first_order_and_gram(direction), recorder.first_order(direction)))
+        record(recorder.along(low_rank), model, *group)
+        measured[-1] += (recorder.first_order(low_rank),)
         recorder.add_gradient(PICKS, scale=1 / (GROUPS * len(PICKS)))
     whole = (lambda g: g.full_tensor()) if hasattr(next(model.parameters()), "full_tensor") else (lambda g: g)
     return direction_blocks, measured, {name: whole(p.grad) for name, p in model.named_parameters()}

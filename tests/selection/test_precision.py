@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model import loss
 from model.gpt2 import GPT2, GPT2Config
 from scripts.bench_fidelity import spearman
-from selection import ghost, uses
+from selection import totals, uses
 from selection.ghost import GhostRecorder
 from selection.methods import METHODS
 from tests.selection.test_ghost import record
@@ -96,7 +96,7 @@ def test_a_step_makes_no_tensor_of_all_logits(monkeypatch, method):
     N, T, V, D = 8, 32, 500, 16
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 20 * V)
     monkeypatch.setattr(uses, "CHUNK_ELEMENTS", 20 * V)
-    monkeypatch.setattr(ghost, "ROWS_BUDGET", 4096)
+    monkeypatch.setattr(totals, "ROWS_BUDGET", 4096)
     model = GPT2(GPT2Config(V, n_layer=1, n_head=2, n_embd=D, sequence_length=T))
     tokens_NT = torch.randint(0, V, (N, T))
     largest = 0

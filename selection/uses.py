@@ -70,8 +70,6 @@ class OuterProduct:
         """sum over the picked samples (all: None) of g_i, [o, i]."""
         if picks is not None and len(picks) == 0:
             return self.right_NTi.new_zeros(self.rows, self.row_size, dtype=wide_dtype(self.right_NTi.dtype))
-        if picks is not None and len(picks) == 0:
-            return self.right_NTi.new_zeros(self.rows, self.row_size, dtype=wide_dtype(self.right_NTi.dtype))
         total_oi = 0.0
         for _, left_nto, right_nti in self.blocks(picks):
             total_oi = total_oi + product(left_nto.flatten(0, 1).T, right_nti.flatten(0, 1))

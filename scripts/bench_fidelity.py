@@ -80,7 +80,7 @@ class Stage:
         self.target = HeldOut(config.data.path, "target", self.manifest, world)
         self.recorder = GhostRecorder(self.model)
         self.blocks_only = GhostRecorder(self.model, SCORED["blocks"])
-        self.running = RunningDirection(DECAY)
+        self.running = {share: RunningDirection(DECAY) for share in (4, 8)}  # of k / share samples a step
         self.k = config.selection.picks
 
     def fresh(self, step: int) -> np.ndarray:
@@ -91,10 +91,12 @@ class Stage:
         self._record(self.recorder, *self.target.share(samples))
         return self.recorder.direction()
 
-    def advance(self, candidates: Candidates) -> Direction:
-        """Updates the running direction with k/4 fresh samples, and the model with the first k of every group."""
-        self._record(self.recorder, *self.target.share(self.fresh(candidates.step)[: max(1, self.k // 4)]))
-        average = self.running.update(self.recorder)
+    def advance(self, candidates: Candidates) -> dict[int, Direction]:
+        """Updates the running directions with fresh samples, and the model with the first k of every group."""
+        averages = {}
+        for share, running in self.running.items():
+            self._record(self.recorder, *self.target.share(self.fresh(candidates.step)[: max(1, self.k // share)]))
+            averages[share] = running.update(self.recorder)
         self.recorder.release()
         for tokens_NT1 in candidates.tokens_GnT1:
             batch = inputs_and_targets(tokens_NT1[: self.k], self.manifest)
@@ -102,32 +104,37 @@ class Stage:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return average
+        return averages
 
-    def compare(self, candidates: Candidates, average: Direction, found: dict[str, Agreement]) -> None:
+    def compare(self, candidates: Candidates, averages: dict[int, Direction], found: dict[str, Agreement]) -> None:
         """Scores every group in every mode, at the present weights."""
         fresh = self.fresh(candidates.step)
         others = np.setdiff1d(np.arange(self.manifest.samples("target")), fresh)
         many = self.direction(np.random.default_rng(candidates.step).choice(others, REFERENCE_SAMPLES, replace=False))
         of_k = self.direction(fresh)
-        low, low_average = of_k.low_rank(RANK), average.low_rank(RANK)
+        low = of_k.low_rank(RANK)
+        low_averages = {share: average.low_rank(RANK) for share, average in averages.items()}
         for tokens_NT1 in candidates.tokens_GnT1:
             batch = inputs_and_targets(tokens_NT1, self.manifest)
             self._record(self.recorder, *batch)
-            reference, exact, exact_average, of_low, of_low_average = (
-                self.recorder.first_order(direction) for direction in (many, of_k, average, low, low_average)
-            )
+            score = self.recorder.first_order
+            reference, exact, of_low = score(many), score(of_k), score(low)
+            exact_averages = {share: score(average) for share, average in averages.items()}
+            of_low_average = score(low_averages[4])
             self._record(self.blocks_only, *batch)
-            of_blocks = self.blocks_only.first_order(low_average)
-            self._record(self.recorder, *(part[:, : part.shape[1] // 4] for part in batch))
-            of_prefix = self.recorder.first_order(low_average)
+            of_blocks = self.blocks_only.first_order(low_averages[4])
+            of_prefix = {}
+            for share in averages:
+                self._record(self.recorder, *(part[:, : part.shape[1] // share] for part in batch))
+                of_prefix[share] = score(low_averages[share])
             for mode, scores, same in (
                 ("exact, m = k", exact, exact),
                 ("rank 8, m = k", of_low, exact),
-                ("exact running, m = k/4", exact_average, exact_average),
-                ("rank 8 running, m = k/4", of_low_average, exact_average),
-                ("  the same, blocks only", of_blocks, exact_average),
-                ("  the same, prefix T/4", of_prefix, exact_average),
+                ("exact running, m = k/4", exact_averages[4], exact_averages[4]),
+                ("rank 8 running, m = k/4", of_low_average, exact_averages[4]),
+                ("  the same, blocks only", of_blocks, exact_averages[4]),
+                ("  the same, prefix T/4", of_prefix[4], exact_averages[4]),
+                ("  prefix T/8, m = k/8", of_prefix[8], exact_averages[8]),
             ):
                 agreement = found.setdefault(mode, Agreement())
                 agreement.same.append((spearman(scores, same), overlap(scores, same, self.k)))
@@ -159,9 +166,9 @@ def measure_fidelity(run: str, console: Console) -> dict[int, dict[str, dict[str
             step=stage.step,
         )
         for number, candidates in enumerate(islice(stream, WARM_STEPS)):
-            average = stage.advance(candidates)
+            averages = stage.advance(candidates)
             if number >= WARM_STEPS - MEASURED_STEPS:
-                stage.compare(candidates, average, found)
+                stage.compare(candidates, averages, found)
         stages[stage.step] = {mode: agreement.summary() for mode, agreement in found.items()}
     world.leave()
     console.print(fidelity_table(stages, config))

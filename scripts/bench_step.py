@@ -125,6 +125,7 @@ class Bench:
                 fewer,
             ),
             Mode("  the same, prefix T/4", self.running(quarter, N, prefix=4), 3 * quarter + 2 * N / 4 + 3 * k, N),
+            Mode("  prefix T/8, m = k/8", self.running(max(1, k // 8), N, prefix=8), 3 * k / 8 + 2 * N / 8 + 3 * k, N),
             Mode("two passes, m = k", self.two_passes(k), 3 * k + 4 * N + 3 * k, N),
             Mode("direct, sample by sample", self.direct(k), 3 * k + 3 * N + 3 * k, N),
             Mode("GradNorm, ghost", self.selected("gradnorm", 0, N), 3 * N + k, N),

@@ -7,6 +7,7 @@ suffixes: G groups here (lanes of this rank), n candidates drawn a group, T1 = T
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import signal
 import threading
@@ -84,6 +85,8 @@ class CandidateStream:
             )
         shards = self.manifest.shards["train"]
         sizes, firsts = [shard.samples for shard in shards], [shard.first_sample for shard in shards]
+        if self.workers:
+            _fork_server()
         self._order = EpochOrder(sizes, firsts, groups=groups, drawn=drawn, seed=seed, window=window)
 
     @property
@@ -113,16 +116,11 @@ class CandidateStream:
             del parts  # ends the workers now, even while the traceback of an error keeps this frame
 
     def _loader(self, reading: "_LaneReader") -> DataLoader:
-        # Not fork: by now this process may hold CUDA, and threads of torch.distributed whose locks a forked
-        # child would inherit locked. A fork server forks from a clean process, and having imported this
-        # module beforehand it starts a worker faster than spawn does.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
         return DataLoader(
             reading,
             batch_size=None,
             num_workers=self.workers,
-            multiprocessing_context=context,
+            multiprocessing_context=_fork_server(),
             prefetch_factor=_STEPS_AHEAD,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # it would draw from the global one, which is the training run's
@@ -142,6 +140,19 @@ class CandidateStream:
         if state["seed"] != self.seed:
             raise ValueError(f"the state was saved with seed {state['seed']}, but this stream has seed {self.seed}")
         self.step = state["step"]
+
+
+def _fork_server() -> multiprocessing.context.BaseContext:
+    """What workers are started by: on its way from the first call on, so that its imports are done when it is needed.
+
+    Not fork: by now this process may hold CUDA, and threads of torch.distributed whose locks a forked child would
+    inherit locked. A fork server forks from a clean process, and having imported this module beforehand it starts a
+    worker faster than spawn does.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    multiprocessing.forkserver.ensure_running()
+    return context
 
 
 def _as_it_is(part):

@@ -56,6 +56,16 @@ class Run:
         self.manifest = Manifest.load(config.data.dataset())
         self.folder = RunFolder(config.out)
         self.method = METHODS[config.selection.method]
+        self.lanes = range(world.rank, config.train.groups, world.size)
+        # Before the model is built: meanwhile what its workers need is imported.
+        self.stream = CandidateStream(
+            self.manifest,
+            groups=config.train.groups,
+            drawn=config.drawn,
+            seed=config.train.seed,
+            lanes=self.lanes,
+            workers=config.data.workers,
+        )
         shape = GPT2Config(
             vocab_size=self.manifest.vocab_size,
             n_layer=config.model.n_layer,
@@ -73,16 +83,7 @@ class Run:
         self.stop, self.stops = StopSignal(), False  # this rank's signal, and whether any rank got one
         if config.train.resume:
             self._resume()
-        self.lanes = range(world.rank, config.train.groups, world.size)
-        self.stream = CandidateStream(
-            self.manifest,
-            groups=config.train.groups,
-            drawn=config.drawn,
-            seed=config.train.seed,
-            lanes=self.lanes,
-            step=self.step,
-            workers=config.data.workers,
-        )
+        self.stream.step = self.step
         self.held_out = {split: HeldOut(split, self.manifest, world) for split in ("target", "val", "test")}
         if self.method.scores:
             self.target_samples(step=0)  # a split too small is said before anything is written

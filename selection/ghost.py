@@ -69,11 +69,7 @@ class GhostRecorder:
     def _find_rules(self) -> None:
         first_name: dict[nn.Parameter, str] = {}
         uncovered = []
-        if any(isinstance(m, OptimizedModule) or m._compiled_call_impl is not None for m in self._model.modules()):
-            raise ValueError(
-                "the model is compiled: torch.compile leaves the recorder's hooks out, so give GhostRecorder the "
-                "model as it was before torch.compile"
-            )
+        self._refuse_compiled()
         for path, module in self._model.named_modules(remove_duplicate=True):
             held = [(key, p) for key, p in module.named_parameters(recurse=False) if p.requires_grad]
             rule = rule_for(module)
@@ -89,6 +85,13 @@ class GhostRecorder:
                 f"no ghost rule covers {', '.join(uncovered)}: freeze it, or add a rule to selection/layers.py"
             )
         self._parameter_names = list(first_name.values())
+
+    def _refuse_compiled(self) -> None:
+        if any(isinstance(m, OptimizedModule) or m._compiled_call_impl is not None for m in self._model.modules()):
+            raise ValueError(
+                "the model is compiled: torch.compile leaves the recorder's hooks out, so give GhostRecorder the "
+                "model as it was before torch.compile"
+            )
 
     def scored_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that count in scores and gram, by name."""
@@ -106,6 +109,7 @@ class GhostRecorder:
         return self
 
     def __enter__(self) -> "GhostRecorder":
+        self._refuse_compiled()
         self.release()
         self._frozen = [p for p in self._model.parameters() if p.requires_grad]
         for parameter in self._frozen:
@@ -122,6 +126,9 @@ class GhostRecorder:
             hook.remove()
         for parameter in self._frozen:
             parameter.requires_grad_(True)
+        for probe in self._probes.values():  # of a forward that raised half-way
+            probe.restore_weight()
+        self._probes.clear()
         self._expected = None
         if error is not None:
             self.release()
@@ -158,6 +165,8 @@ class GhostRecorder:
             result = result.expand(self._samples, *result.shape[1:])
             inputs = [x.expand(self._samples, *x.shape[1:]) for x in inputs if isinstance(x, Tensor)]
         path, rule = self._rules[module]
+        if not any(isinstance(x, Tensor) for x in inputs):
+            raise ValueError(f"layer {path} was called without a positional input: the recorder needs to see it")
         if len(result) != self._samples:
             raise ValueError(
                 f"layer {path} has {len(result)} rows in its first dimension for a batch of {self._samples} "

@@ -31,8 +31,11 @@ class Probe:
 
     def restore(self, wide_NTE: Tensor, targets_NT: Tensor) -> tuple[Tensor, Tensor]:
         """Gives the head its weight back; its inputs as they were."""
-        self._head.weight = self._weight
+        self.restore_weight()
         return wide_NTE[..., : self._weight.shape[1]].detach(), targets_NT
+
+    def restore_weight(self) -> None:
+        self._head.weight = self._weight
 
     def _receive(self, gradient_NTE: Tensor) -> None:
         self.left_NTr = gradient_NTE[..., self._weight.shape[1] :]

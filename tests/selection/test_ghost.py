@@ -245,3 +245,17 @@ def test_misuse_is_refused():
         model(tokens_NT, targets_NT)
     with pytest.raises(ValueError, match=r"no gradient was recorded for wte\.weight"), recorder:
         model(tokens_NT, targets_NT)
+
+
+def test_a_pass_that_raises_leaves_the_model_as_it_was():
+    model = gpt2()
+    tokens_NT, targets_NT = batch(3)
+    recorder = GhostRecorder(model)
+    record(recorder, model, tokens_NT, targets_NT)
+    low = recorder.direction(rank=2)
+    with pytest.raises(RuntimeError, match="out of bounds"), recorder.along(low):
+        model(tokens_NT, targets_NT + 1000)
+    assert model.head.weight is model.wte.weight
+    assert all(p.requires_grad for p in model.parameters())
+    with pytest.raises(ValueError, match="nothing is recorded"):
+        recorder.gram()

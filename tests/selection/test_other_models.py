@@ -112,6 +112,9 @@ def test_a_compiled_model_is_refused():
     model = gpt2()
     with pytest.raises(ValueError, match="the model is compiled"):
         GhostRecorder(torch.compile(model))
+    recorder = GhostRecorder(model)
     model.blocks[0].compile()
+    with pytest.raises(ValueError, match="the model is compiled"), recorder:
+        model(*batch(2)).sum().backward()
     with pytest.raises(ValueError, match="the model is compiled"):
         GhostRecorder(model)

@@ -66,7 +66,7 @@ class Stage:
     """One checkpoint, and the run's data from its step on."""
 
     def __init__(self, config: Config, path: Path, world: World):
-        self.config, self.manifest = config, Manifest.load(config.data.path)
+        self.config, self.manifest = config, Manifest.load(config.data.dataset())
         shape = GPT2Config(
             self.manifest.vocab_size,
             config.model.n_layer,
@@ -77,7 +77,7 @@ class Stage:
         self.model = build_gpt2(shape, world.mesh, config.train.dtype, config.train.seed)
         self.optimizer = build_adamw(self.model, config.train.learning_rate, config.train.weight_decay)
         self.step = checkpoint.load(path, self.model, self.optimizer, {})["step"]
-        self.target = HeldOut(config.data.path, "target", self.manifest, world)
+        self.target = HeldOut("target", self.manifest, world)
         self.recorder = GhostRecorder(self.model)
         self.blocks_only = GhostRecorder(self.model, SCORED["blocks"])
         self.running = {share: RunningDirection(DECAY) for share in (4, 8)}  # of k / share samples a step
@@ -158,7 +158,7 @@ def measure_fidelity(run: str, console: Console) -> dict[int, dict[str, dict[str
     for path in track(paths, description="fidelity", console=console, transient=True):
         stage, found = Stage(config, path, world), {}
         stream = CandidateStream(
-            config.data.path,
+            stage.manifest,
             groups=config.train.groups,
             drawn=config.selection.candidates,
             seed=config.train.seed,

@@ -321,6 +321,22 @@ def test_a_run_that_diverged_stops_with_a_sentence(dataset, tmp_path, break_loss
     assert [skipped for (skipped,) in measured(tmp_path / "run", "skipped")] == [False] + [True] * MOST_SKIPPED
 
 
+def test_a_run_reads_a_dataset_elsewhere(dataset, tmp_path, capsys):
+    """By a command here, a server in tests/pipeline/test_remote.py; resumed from a folder, it is the same dataset."""
+    few = STEPS | {"train__steps": 4, "train__checkpoint_every": 4}
+    assert main(options(dataset, tmp_path / "near", **few)) == 0
+    place = {"data__cache": tmp_path / "cache", "data__workers": 1}
+    far = f"pipe:cat {dataset}/{{}}"
+    assert main(options(far, tmp_path / "far", **few, **place)) == 2
+    assert "would run a command: allow that with --data.pipe" in capsys.readouterr().err
+    assert main(options(far, tmp_path / "far", data__pipe=True, **few, **place)) == 0
+    assert _lines(tmp_path / "far") == _lines(tmp_path / "near")
+    for folder in ("near", "far"):
+        more = STEPS | {"train__steps": 6, "train__resume": True}
+        assert main(options(dataset, tmp_path / folder, **more)) == 0
+    _assert_same(tmp_path / "far", tmp_path / "near")
+
+
 def test_a_resume_says_that_the_dataset_lost_a_shard(dataset, tmp_path, capsys):
     from pipeline.shards import Manifest
     from pipeline.verify import drop_shards

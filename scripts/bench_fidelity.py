@@ -171,26 +171,26 @@ def measure_fidelity(run: str, console: Console) -> dict[int, dict[str, dict[str
                 stage.compare(candidates, averages, found)
         stages[stage.step] = {mode: agreement.summary() for mode, agreement in found.items()}
     world.leave()
-    console.print(fidelity_table(stages, config))
+    for of, title in (
+        ("same_direction", "against exact scores of the same direction"),
+        ("of_64_samples", "against exact scores of a direction of 64 other samples"),
+    ):
+        console.print(fidelity_table(stages, config, of, title))
     return stages
 
 
-def fidelity_table(stages: dict[int, dict[str, dict[str, float]]], config: Config) -> Table:
+def fidelity_table(stages: dict[int, dict[str, dict[str, float]]], config: Config, of: str, title: str) -> Table:
     groups = config.train.groups * MEASURED_STEPS
     shown = Table(
-        title=f"fidelity: Spearman / overlap of picks, means over {groups} groups of {config.selection.candidates}",
+        title=f"{title}: Spearman / overlap of picks, means of {groups} groups",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1),
     )
     shown.add_column("mode", no_wrap=True)
     for step in stages:
-        shown.add_column(f"step {step}\nsame v", justify="right")
-        shown.add_column("\nv of 64", justify="right")
+        shown.add_column(f"step {step}", justify="right", no_wrap=True)
     for mode in next(iter(stages.values())):
-        cells = []
-        for found in stages.values():
-            for of in ("same_direction", "of_64_samples"):
-                cells.append(f"{found[mode][f'spearman_{of}']:.3f} / {found[mode][f'overlap_{of}']:.2f}")
-        shown.add_row(mode, *cells)
+        cells = (found[mode] for found in stages.values())
+        shown.add_row(mode, *(f"{cell[f'spearman_{of}']:.3f} / {cell[f'overlap_{of}']:.2f}" for cell in cells))
     return shown

@@ -138,7 +138,7 @@ def ask(folder: Path, name: str) -> tuple[float, float, float]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line."""
-    options = tyro.cli(Options, args=arguments, prog="scripts.bench_log", description=__doc__)
+    options = tyro.cli(Options, args=arguments, prog="scripts.bench log", description=__doc__)
     console = Console(width=100, highlight=False)
     with tempfile.TemporaryDirectory(prefix="bench-log-") as temporary:
         folder = Path(temporary)

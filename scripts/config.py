@@ -18,7 +18,7 @@ from selection.methods import METHODS
 @dataclass(frozen=True)
 class Data:
     path: str = ""
-    """Dataset folder made by scripts.prepare, or where a copy of it is: http(s)://..., or s3:// and others by fsspec."""
+    """Dataset folder made by scripts.prepare, or where a copy of it is: http(s)://, or s3:// and others by fsspec."""
     workers: int = 2
     """Loader processes per rank; 0 reads in the training process."""
     cache: str = "~/.cache/greats"

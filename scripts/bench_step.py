@@ -40,7 +40,7 @@ class Options:
     """Width D."""
     n_head: int = 6
     """Attention heads."""
-    length: int = 128
+    length: int = 256
     """T."""
     vocab_size: int = 4096
     """V."""

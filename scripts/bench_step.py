@@ -276,9 +276,9 @@ def rows(bench: Bench, costs: dict[str, Cost]) -> list[dict]:
 
 
 def table(found: list[dict]) -> Table:
-    title = "cost of a step: against plain training on k and on N, against its floor; peak memory against plain N"
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in ("mode", "s", "± %", "/ k", "/ N", "floor", "reached", "cand./s", "of N's", "memory"):
+    title = "cost of a step: / k and / N, against plain training on k and N; mem, peak memory against plain N"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for name in ("mode", "s", "± %", "/ k", "/ N", "floor", "reached", "cand/s", "vs N", "mem"):
         shown.add_column(name, justify="left" if name == "mode" else "right", no_wrap=True)
     for row in found:
         shown.add_row(

@@ -128,6 +128,7 @@ class Bench:
             Mode("  prefix T/8, m = k/8", self.running(max(1, k // 8), N, prefix=8), 3 * k / 8 + 2 * N / 8 + 3 * k, N),
             Mode("two passes, m = k", self.two_passes(k), 3 * k + 4 * N + 3 * k, N),
             Mode("direct, sample by sample", self.direct(k), 3 * k + 3 * N + 3 * k, N),
+            Mode("torch.func, vmap of grad", self.vmapped(k), 3 * k + 3 * N + 3 * k, N),
             Mode("GradNorm, ghost", self.selected("gradnorm", 0, N), 3 * N + k, N),
             Mode("GradNorm, direct", self.direct(0), 3 * N + 3 * k, N),
         ]
@@ -217,6 +218,28 @@ class Bench:
                 scores.append(sum((p.grad * v).sum() for p, v in zip(parameters, against, strict=True)))
             self.clear()
             self.model(*self.batch("pool", torch.stack(scores).topk(self.k).indices)).mean().backward()
+
+        return step
+
+    def vmapped(self, m: int) -> Callable[[], None]:
+        """All per-sample gradients at once by torch.func (through whole logits: the fused head is no function of
+        single samples), their products with the target's, then a pass over the picks."""
+
+        def loss(parameters: dict[str, Tensor], tokens_T: Tensor, targets_T: Tensor) -> Tensor:
+            logits_1TV = torch.func.functional_call(self.model, parameters, (tokens_T[None],))
+            return torch.nn.functional.cross_entropy(logits_1TV[0], targets_T)
+
+        per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+
+        def step() -> None:
+            self.model(*self.batch("target", m)).mean().backward()
+            direction = {name: p.grad for name, p in self.model.named_parameters()}
+            parameters = {name: p.detach() for name, p in self.model.named_parameters()}
+            gradients = per_sample(parameters, *self.batch("pool", self.N))
+            scores_N = sum(gradients[name].flatten(1) @ v.flatten() for name, v in direction.items())
+            del gradients
+            self.clear()
+            self.model(*self.batch("pool", scores_N.topk(self.k).indices)).mean().backward()
 
         return step
 

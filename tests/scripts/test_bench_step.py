@@ -27,6 +27,7 @@ def test_modes_that_do_the_same_by_other_means_leave_the_same_gradient():
 
     assert same("first order exact, m = k", "two passes, m = k")
     assert same("first order exact, m = k", "direct, sample by sample")
+    assert same("first order exact, m = k", "torch.func, vmap of grad")
     assert same("GradNorm, ghost", "GradNorm, direct")
     assert not same("first order exact, m = k", "GradNorm, ghost")
     assert not same("first order exact, m = k", "plain, k")

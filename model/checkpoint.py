@@ -40,8 +40,7 @@ def save(
     partial = folder / f".{final.name}.partial"
 
     def clear() -> None:
-        for left in folder.glob(".step-*"):  # of runs that were killed
-            shutil.rmtree(left)
+        tidy(folder, keep)
         partial.mkdir(parents=True)
 
     def finish() -> None:
@@ -49,8 +48,7 @@ def save(
         _sync_to_disk(partial)
         _remove(final)  # there only if a run was taken up from before this step and has reached it again
         os.replace(partial, final)
-        for old in _complete(folder)[:-keep]:
-            _remove(old)
+        tidy(folder, keep)
 
     try:
         _on_first_rank(clear)
@@ -63,6 +61,14 @@ def save(
             f"checkpoint {final} cannot be written: {_reason(error)}; those before it are whole"
         ) from error
     return final
+
+
+def tidy(folder: Path, keep: int) -> None:
+    """Removes what a killed run left half-made, and all but the last `keep` checkpoints; one process calls it."""
+    for left in folder.glob(".step-*"):
+        shutil.rmtree(left)
+    for old in _complete(folder)[:-keep]:
+        _remove(old)
 
 
 def latest(folder: Path) -> Path | None:

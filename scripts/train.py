@@ -95,6 +95,7 @@ class Run:
         if world.leads:
             self.folder.start(config, {"manifest_sha256": self.manifest.sha256, "world_size": world.size})
             self.folder.drop_metrics_from(self.step)
+            checkpoint.tidy(self.folder.checkpoints, config.train.keep_checkpoints)
             SelectionLog.drop_from(self.folder.selection, self.step)
         dist.barrier()
         self.log = SelectionLog(self.folder.selection, world.rank)
@@ -315,7 +316,7 @@ class _progress:
     """A bar with the steps' rate and time left; evaluations stay on the screen as lines. Silent on other ranks."""
 
     def __init__(self, console: Console, steps: int, run: Run):
-        self._run, self._steps = run, steps
+        self._run = run
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -151,14 +152,15 @@ class Config:
         """The sections as plain values."""
         return dataclasses.asdict(self)
 
-    def differences(self, saved: dict) -> list[str]:
-        """What a run may not change when it is resumed and differs from `saved`, as 'key was A, is B'."""
+    def differences(self, saved: dict, may_change: Collection[str] | None = None) -> list[str]:
+        """What differs from `saved` and may not (by default, in a run that is resumed), as 'key was A, is B'."""
+        may_change = MAY_CHANGE if may_change is None else may_change
         found = []
         for section, values in self.as_dict().items():
             for key, value in values.items() if isinstance(values, dict) else ():
                 name = f"{section}.{key}"
                 before = saved.get(section, {}).get(key)
-                if name not in MAY_CHANGE and before != value:
+                if name not in may_change and before != value:
                     found.append(f"{name} was {before}, is {value}")
         return found
 
@@ -185,6 +187,9 @@ MAY_CHANGE = {
     "train.resume",
 }
 
+# Tables of a config file that set nothing: a run's own facts, and what scripts.compare reads.
+NO_SETTINGS = ("run", "compare", "arms")
+
 
 def parse(arguments: list[str] | None = None) -> Config:
     """Defaults, then the file named by --config, then the other options.
@@ -204,45 +209,52 @@ def parse(arguments: list[str] | None = None) -> Config:
 
 
 def read(path: Path) -> Config:
-    """A Config from a TOML file; keys that are not given keep their defaults, a run's own [run] table is skipped."""
+    """A Config from a TOML file; keys that are not given keep their defaults, what is no setting is skipped."""
+    table = load(path)
+    for name in NO_SETTINGS:
+        table.pop(name, None)
+    return fill(Config(), table, str(path))
+
+
+def load(path: Path) -> dict:
+    """The tables of a TOML file."""
     try:
-        table = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"no config file {path}") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
-    table.pop("run", None)
-    return _fill(Config(), table, path, prefix="")
 
 
-def _fill(section: Any, table: dict, path: Path, prefix: str) -> Any:
+def fill(section: Any, table: dict, where: str, prefix: str = "") -> Any:
+    """The section with the table's values; ValueError names an unknown key or a wrong type, and where it was read."""
     known = {f.name: getattr(section, f.name) for f in dataclasses.fields(section)}
     changes = {}
     for key, value in table.items():
         name = prefix + key
         if key not in known:
-            raise ValueError(f"unknown key {name} in {path}: known are {', '.join(prefix + k for k in known)}")
+            raise ValueError(f"unknown key {name} in {where}: known are {', '.join(prefix + k for k in known)}")
         current = known[key]
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
-                raise ValueError(f"{name} in {path} must be a section, [{name}]")
-            changes[key] = _fill(current, value, path, prefix=f"{name}.")
+                raise ValueError(f"{name} in {where} must be a section, [{name}]")
+            changes[key] = fill(current, value, where, prefix=f"{name}.")
             continue
         if isinstance(current, float) and type(value) is int:
             value = float(value)
         if type(value) is not type(current):
             raise ValueError(
-                f"{name} in {path} must be a {type(current).__name__}, not {value!r} ({type(value).__name__})"
+                f"{name} in {where} must be a {type(current).__name__}, not {value!r} ({type(value).__name__})"
             )
-        _check_choice(section, key, value, name, path)
+        _check_choice(section, key, value, name, where)
         changes[key] = value
     return dataclasses.replace(section, **changes)
 
 
-def _check_choice(section: Any, key: str, value: Any, name: str, path: Path) -> None:
+def _check_choice(section: Any, key: str, value: Any, name: str, where: str) -> None:
     allowed = getattr(type(section).__annotations__[key], "__args__", None)
     if allowed and value not in allowed:
-        raise ValueError(f"{name} in {path} must be one of {', '.join(allowed)}, not {value!r}")
+        raise ValueError(f"{name} in {where} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def to_toml(config: Config, run: dict[str, str | int]) -> str:

@@ -105,17 +105,20 @@ def execute(trial: Trial, ranks: int) -> Result:
 
 
 def launch(command: list[str], log: Path) -> int:
-    """Runs a command, its output going to the end of `log`; interrupted, it is told and waited for."""
+    """Runs a command, its output going to the end of `log`; interrupted, it is told once and waited for.
+
+    It has a session of its own, since torchrun that gets a terminal's signal and ours does not wait for its ranks.
+    """
     with open(log, "a") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             return process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)  # a terminal has told it already; it makes a checkpoint once
+            process.send_signal(signal.SIGINT)
             process.wait()
             raise
         finally:
-            if process.poll() is None:
+            if process.poll() is None:  # interrupted again while it was waited for
                 process.kill()
 
 
@@ -155,7 +158,10 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = tyro.cli(Options, args=arguments, prog="scripts.compare", description=__doc__)
     console = Console()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:  # not where nohup has them ignored
+            signal.signal(number, signal.default_int_handler)
     try:
         study = read_study(options.config, options.out, options.arms, options.seeds, options.data_path, options.ranks)
         study.check()
@@ -167,7 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, RunFailed) else 2
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     print(tables(results))
     return 0
 

@@ -11,7 +11,7 @@ import multiprocessing.forkserver
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -31,12 +31,16 @@ _GRACE = 25.0  # seconds a worker outlives a SIGTERM, if its training process do
 _STEPS_AHEAD = 4  # steps each worker reads ahead: a window is read while earlier steps are trained on
 
 
+Features = Callable[[np.ndarray], np.ndarray]
+
+
 class Candidates(NamedTuple):
     """The candidates of one step, for the lanes of one rank."""
 
     step: int
     sample_ids_Gn: torch.Tensor  # int64
     tokens_GnT1: torch.Tensor  # int64
+    features_GnF: np.ndarray | None = None  # what the stream's `features` made of the tokens
 
 
 class CandidateStream:
@@ -44,9 +48,11 @@ class CandidateStream:
 
     groups: G, over all ranks; drawn: candidates a group gets each step; lanes: the groups this rank wants, in
     the order it wants them; step: the first step to yield; workers: processes that read ahead (0: read in
-    this one). What is yielded depends on (manifest, seed, groups, drawn, window, lane, step) and on nothing
-    else. Raises ValueError when an epoch holds fewer samples than one step needs, or an argument is out of
-    range; iterating raises ValueError naming the shard when one is broken, also when a worker met it.
+    this one); features: a function that can be pickled, from tokens [n, T+1] (as they are on disk) to an array
+    [n, F] that travels with them, computed where they are read. What is yielded depends on (manifest, seed, groups,
+    drawn, window, lane, step, features) and on nothing else. Raises ValueError when an epoch holds fewer samples than
+    one step needs, or an argument is out of range; iterating raises ValueError naming the shard when one is broken,
+    also when a worker met it.
     """
 
     def __init__(
@@ -60,8 +66,9 @@ class CandidateStream:
         step: int = 0,
         workers: int = 0,
         window: int = WINDOW,
+        features: Features | None = None,
     ):
-        self.seed, self.step, self.drawn = seed, step, drawn
+        self.seed, self.step, self.drawn, self.features = seed, step, drawn, features
         self.lanes = list(lanes)
         self.workers = min(workers, len(self.lanes))
         self.manifest = dataset if isinstance(dataset, Manifest) else Manifest.load(dataset)
@@ -94,7 +101,7 @@ class CandidateStream:
         return self._order.steps_per_epoch
 
     def __iter__(self) -> Iterator[Candidates]:
-        reading = _LaneReader(self.manifest, self._order, self.lanes, self.drawn, self.step)
+        reading = _LaneReader(self.manifest, self._order, self.lanes, self.drawn, self.step, self.features)
         parts = iter(self._loader(reading)) if self.workers else iter(reading)
         stride = max(self.workers, 1)
         shape = (len(self.lanes), self.drawn)
@@ -102,16 +109,21 @@ class CandidateStream:
             for step in count(self.step):
                 ids_Gn = torch.empty(shape, dtype=torch.int64)
                 tokens_GnT1 = torch.empty((*shape, self.manifest.sequence_length + 1), dtype=torch.int64)
+                features_GnF = None
                 for _ in range(stride):
                     part = next(parts)
                     if isinstance(part, str):
                         raise ValueError(part)
-                    read_step, worker, ids, tokens = part
+                    read_step, worker, ids, tokens, features = part
                     assert read_step == step
                     ids_Gn[worker::stride] = torch.from_numpy(ids)
                     tokens_GnT1[worker::stride] = torch.from_numpy(tokens.astype(np.int64))
+                    if features is not None:
+                        if features_GnF is None:
+                            features_GnF = np.empty((*shape, *features.shape[2:]), features.dtype)
+                        features_GnF[worker::stride] = features
                 self.step = step + 1
-                yield Candidates(step, ids_Gn, tokens_GnT1)
+                yield Candidates(step, ids_Gn, tokens_GnT1, features_GnF)
         finally:
             del parts  # ends the workers now, even while the traceback of an error keeps this frame
 
@@ -162,14 +174,23 @@ def _as_it_is(part):
 
 
 class _LaneReader(IterableDataset):
-    """Yields (step, worker, ids, tokens) of the lanes that fall to this worker: every workers-th of `lanes`.
+    """Yields (step, worker, ids, tokens, features) of the lanes of this worker: every workers-th of `lanes`.
 
     A ValueError (a broken shard) is yielded as its sentence: raised here, DataLoader would wrap it in a
     traceback.
     """
 
-    def __init__(self, manifest: Manifest, order: EpochOrder, lanes: list[int], drawn: int, step: int):
+    def __init__(
+        self,
+        manifest: Manifest,
+        order: EpochOrder,
+        lanes: list[int],
+        drawn: int,
+        step: int,
+        features: Features | None,
+    ):
         self.manifest, self.order, self.lanes, self.drawn, self.step = manifest, order, lanes, drawn, step
+        self.features = features
 
     def __iter__(self):
         info = get_worker_info()
@@ -186,7 +207,8 @@ class _LaneReader(IterableDataset):
             lanes = [_Lane(lane, reader, self.order, self.drawn) for lane in mine]
             for step in count(self.step):
                 ids, tokens = zip(*(lane.read(step) for lane in lanes), strict=True)
-                yield step, worker, np.stack(ids), np.stack(tokens)
+                features = np.stack([self.features(part) for part in tokens]) if self.features else None
+                yield step, worker, np.stack(ids), np.stack(tokens), features
         except ValueError as error:
             yield str(error)
 
@@ -234,20 +256,21 @@ class _Lane:
         self._held = (epoch, number)
 
 
-def target_samples(manifest: Manifest, seed: int, step: int, m: int) -> np.ndarray:
-    """The m samples of split `target` that steer `step`: sample numbers, int64 [m].
+def target_samples(manifest: Manifest, seed: int, step: int, m: int, of: np.ndarray | None = None) -> np.ndarray:
+    """The m samples of split `target` that steer `step`, out of the sample numbers `of` (or all): int64 [m].
 
-    Steps walk through the split in passes; each pass is a fresh permutation of all its samples. Raises
-    ValueError when m is more than one pass holds.
+    Steps walk through `of` in passes; each pass is a fresh permutation of it. Raises ValueError when m is more
+    than one pass holds.
     """
-    samples = manifest.samples("target")
+    of = manifest.sample_ids("target", np.arange(manifest.samples("target"))) if of is None else of
+    samples = len(of)
     if not 0 < m <= samples:
         raise ValueError(f"{m} target samples a step are asked for; split target of {manifest.folder} has {samples}")
     first = step * m
     passes = range(first // samples, (first + m - 1) // samples + 1)
     line = np.concatenate([pass_order(samples, seed, number) for number in passes])
     begin = first - passes[0] * samples
-    return manifest.sample_ids("target", line[begin : begin + m])
+    return of[line[begin : begin + m]]
 
 
 def evaluation_samples(manifest: Manifest, split: str, n: int) -> np.ndarray:

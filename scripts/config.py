@@ -14,6 +14,7 @@ import tyro
 
 from pipeline.remote import Mirror, is_remote
 from selection.methods import METHODS
+from selection.prefilter import PREFILTERS
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,16 @@ class Selection:
     """s: the greedy rule's gram from s x s random projections of each weight's gradient; 0 is exact."""
     preconditioner: Literal["none", "adam"] = "none"
     """`adam` scores the step AdamW takes, by its second moments; the gram stays one of raw gradients."""
+    every: int = 1
+    """S: every S-th step is scored; on those between, the prefilter chooses the picks, without scores."""
+    drawn: int = 0
+    """Candidates drawn a group, of which the prefilter leaves N to be scored, or k to be trained on; 0 draws N."""
+    prefilter: Literal[("none", *PREFILTERS)] = "none"  # type: ignore[valid-type]
+    """Chooses among all drawn by n-grams: `predictor` learns from the scores, `importance` compares with the target."""
+    explore: float = 0.25
+    """Share of a group's N scored candidates that is drawn at random instead of chosen by the prefilter."""
+    targets: int = 0
+    """Samples of split `target` that are used in all; 0 uses every one."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +143,12 @@ class Config:
             "train.keep_checkpoints": train.keep_checkpoints,
             "selection.picks": selection.picks,
             "selection.validation": selection.validation,
+            "selection.every": selection.every,
         }
         for key, value in at_least_one.items():
             if value < 1:
                 raise ValueError(f"{key} must be at least 1, not {value}")
-        for key in ("rank", "prefix", "sketch"):
+        for key in ("rank", "prefix", "sketch", "drawn", "targets"):
             if getattr(selection, key) < 0:
                 raise ValueError(f"selection.{key} must be at least 0, not {getattr(selection, key)}")
         if not 0 <= selection.decay < 1:
@@ -145,8 +157,27 @@ class Config:
             raise ValueError(
                 f"selection.picks ({selection.picks}) cannot exceed selection.candidates ({selection.candidates})"
             )
+        self._check_prefilter()
         if train.groups % world_size:
             raise ValueError(f"train.groups ({train.groups}) must be a multiple of the number of ranks ({world_size})")
+
+    def _check_prefilter(self) -> None:
+        selection, scores = self.selection, METHODS[self.selection.method].scores
+        if not 0 <= selection.explore <= 1:
+            raise ValueError(f"selection.explore must be from 0 to 1, not {selection.explore}")
+        if selection.prefilter == "none" and selection.drawn:
+            raise ValueError(
+                f"selection.drawn ({selection.drawn}) needs a selection.prefilter that chooses among them: "
+                f"{' or '.join(PREFILTERS)}"
+            )
+        if selection.prefilter == "predictor" and not scores:
+            raise ValueError(
+                f"selection.prefilter predictor learns from scores, which method {selection.method} has none of: "
+                "choose another method, or the prefilter importance"
+            )
+        least = max(selection.candidates, selection.picks) if scores else selection.picks
+        if 0 < selection.drawn < least:
+            raise ValueError(f"selection.drawn ({selection.drawn}) must be at least {least}, the number to be chosen")
 
     def as_dict(self) -> dict:
         """The sections as plain values."""
@@ -168,7 +199,7 @@ class Config:
     def drawn(self) -> int:
         """Candidates drawn per group and step."""
         chosen = self.selection
-        return chosen.candidates if METHODS[chosen.method].scores else chosen.picks
+        return chosen.drawn or (chosen.candidates if METHODS[chosen.method].scores else chosen.picks)
 
 
 # What a resumed run may change: nothing here touches the candidates, the picks or the updates of the steps done.

@@ -9,7 +9,8 @@
     python -m scripts.train --help            # every option
 
 A step is G groups, dealt to the ranks. Of a group's N candidates the k picks are those whose gradients lower the
-loss on the step's fresh target samples most; all G k picks make one AdamW update.
+loss on the step's fresh target samples most; all G k picks make one AdamW update. With `selection.every` above 1 the
+steps between are not scored: a prefilter that learns from the scores picks from all that are drawn.
 """
 
 import math
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from model import checkpoint
@@ -33,11 +33,15 @@ from pipeline.stream import Candidates, CandidateStream, evaluation_samples, tar
 from scripts.config import Config, parse
 from scripts.ending import StopSignal, report
 from scripts.held_out import HeldOut
+from scripts.prior import build_prefilter
+from scripts.progress import ProgressBar
 from scripts.run_folder import RunFolder
 from selection.direction import Direction, RunningDirection, adam_preconditioned
 from selection.ghost import GhostRecorder
 from selection.log import SelectionLog
 from selection.methods import METHODS, Choice
+from selection.predictor import ngram_features
+from selection.prefilter import Ranking
 
 SCORED = {
     "all": lambda name: True,
@@ -65,6 +69,7 @@ class Run:
             seed=config.train.seed,
             lanes=self.lanes,
             workers=config.data.workers,
+            features=ngram_features if config.selection.prefilter != "none" else None,
         )
         shape = GPT2Config(
             vocab_size=self.manifest.vocab_size,
@@ -79,6 +84,10 @@ class Run:
         # A preconditioned direction is reduced in rank after the preconditioning, the plain one where it is made.
         plain = config.selection.preconditioner == "none"
         self.running = RunningDirection(config.selection.decay, config.selection.rank if plain else 0)
+        self.targets = evaluation_samples(self.manifest, "target", config.selection.targets or sys.maxsize)
+        chosen = config.selection.prefilter
+        self.prefilter = None if chosen == "none" else build_prefilter(chosen, self.manifest, self.targets)
+        self.ranking: Ranking | None = None  # of the step to come, once the one before it has begun
         self.step, self.seconds, self.skipped_in_a_row = 0, 0.0, 0
         self.stop, self.stops = StopSignal(), False  # this rank's signal, and whether any rank got one
         if config.train.resume:
@@ -115,21 +124,51 @@ class Run:
             raise ValueError(f"{newest} was saved by a run with other settings: {'; '.join(differing)}")
         extra = self._extra_tensors(self.running.empty_state(self.recorder.scored_parameters()))
         checkpoint.load(newest, self.model, self.optimizer, extra)
-        if extra:
+        if "direction" in extra:
             self.running.load_state_dict(extra["direction"])
+        if self.prefilter:
+            self.prefilter.load_state_dict(extra["prefilter"])
         self.step, self.seconds, self.skipped_in_a_row = saved["step"], saved["seconds"], saved["skipped_in_a_row"]
 
     def _extra_tensors(self, running_state: dict) -> dict:
-        """What a checkpoint holds besides model and optimizer: the running direction, where it outlives a step."""
-        return {"direction": running_state} if self.method.scores and self.config.selection.decay else {}
+        """What a checkpoint holds besides model and optimizer: what else outlives a step."""
+        extra = {}
+        if self.method.scores and self.config.selection.decay:
+            extra["direction"] = running_state
+        if self.prefilter:
+            extra["prefilter"] = self.prefilter.state_dict()
+        return extra
+
+    def scored(self) -> bool:
+        """Whether the step at hand is one that scores its candidates."""
+        return self.method.scores and self.step % self.config.selection.every == 0
+
+    def rank(self, candidates: Candidates) -> Ranking | None:
+        """What the prefilter thinks of them."""
+        return self.prefilter.rank(candidates.features_GnF) if self.prefilter else None
+
+    def shortlist(self, group: int, ranking: Ranking | None, scored: bool) -> np.ndarray:
+        """Positions among a group's candidates: the N to be scored, or on a step that is not scored the k picks."""
+        settings = self.config.selection
+        size, explore = (settings.candidates, settings.explore) if scored else (settings.picks, 0.0)
+        return ranking.shortlist(group, size, explore) if ranking else np.arange(size)
+
+    def look_ahead(self, upcoming: Candidates | None) -> None:
+        """Learns what the last scored step brought, and ranks the candidates of the next step."""
+        if self.prefilter:
+            self.prefilter.catch_up()
+            self.ranking = self.rank(upcoming) if upcoming else None
 
     def target_samples(self, step: int) -> np.ndarray:
         """The m samples of split `target` that steer `step`."""
-        return target_samples(self.manifest, self.config.train.seed, step, self.config.selection.validation)
+        settings = self.config
+        return target_samples(self.manifest, settings.train.seed, step, settings.selection.validation, self.targets)
 
     def save(self) -> None:
         """A checkpoint of the steps done so far; the log is on disk before it."""
         self.log.flush()
+        if self.prefilter:
+            self.prefilter.settle()
         state = {
             "seconds": self.seconds,
             "skipped_in_a_row": self.skipped_in_a_row,
@@ -151,7 +190,9 @@ class Run:
         measured = {}
         for split in ("val", "test"):
             samples = evaluation_samples(self.manifest, split, self.config.train.eval_samples)
-            measured[f"{split}_loss"] = self.held_out[split].loss(self.model, samples, batch=self.config.drawn)
+            measured[f"{split}_loss"] = self.held_out[split].loss(
+                self.model, samples, batch=self.config.selection.candidates
+            )
         if self.world.leads:
             self.folder.measure(step=self.step, **measured, seconds=self.seconds)
         return measured
@@ -160,12 +201,12 @@ class Run:
 def train(run: Run, console: Console) -> None:
     """The loop: draw, evaluate now and then, choose and update, measure, checkpoint now and then and when stopped."""
     settings = run.config.train
-    with _progress(console, settings.steps, run) as advance:
-        for candidates, waited in _timed(run.stream, settings.steps - run.step):
+    with ProgressBar(console, settings.steps, run) as advance:
+        for candidates, upcoming, waited in _ahead(run.stream, settings.steps - run.step):
             if run.step % settings.eval_every == 0:
                 advance(run.evaluate())
             started = time.perf_counter()
-            measured = take_step(run, candidates)
+            measured = take_step(run, candidates, upcoming)
             run.seconds += waited + time.perf_counter() - started
             if run.world.leads:
                 run.folder.measure(step=run.step, **measured, seconds=run.seconds, data_seconds=waited)
@@ -183,44 +224,51 @@ def train(run: Run, console: Console) -> None:
         advance(run.evaluate())
 
 
-def take_step(run: Run, candidates: Candidates) -> dict[str, float]:
+def _ahead(stream: CandidateStream, steps: int) -> Iterator[tuple[Candidates, Candidates | None, float]]:
+    """(the step's candidates, those of the step after it, seconds waited for either) of so many steps."""
+    source = iter(stream)
+    started = time.perf_counter()
+    upcoming = next(source) if steps else None
+    for left in reversed(range(steps)):
+        candidates, upcoming = upcoming, next(source) if left else None
+        yield candidates, upcoming, time.perf_counter() - started
+        started = time.perf_counter()
+
+
+def take_step(run: Run, candidates: Candidates, upcoming: Candidates | None) -> dict[str, float]:
     """One optimizer step on the picks of this step's groups; what it measured, over all ranks.
 
     An update that is not finite on any rank, or that no candidate is fit for, is made on none.
     """
-    config, step = run.config, run.step
+    config, scored = run.config, run.scored()
     learning_rate = learning_rate_at(
-        step,
+        run.step,
         config.train.steps,
         config.train.warmup_steps,
         config.train.learning_rate,
         config.train.min_learning_rate,
     )
     set_learning_rate(run.optimizer, learning_rate)
-    direction = find_direction(run) if run.method.scores and run.method.direction else None
+    direction = find_direction(run) if scored and run.method.direction else None
+    ranking = run.ranking or run.rank(candidates)
     sums = torch.zeros(5, dtype=torch.float64, device=run.world.device)
-    for group, sample_ids_N, tokens_NT1 in zip(
-        run.lanes, candidates.sample_ids_Gn, candidates.tokens_GnT1, strict=True
-    ):
-        inputs_NT, targets_NT = inputs_and_targets(tokens_NT1.to(run.world.device), run.manifest)
-        losses_N, choice = train_on_group(run, direction, learning_rate, inputs_NT, targets_NT)
-        run.log.append(
-            step,
-            group,
-            sample_ids_N,
-            choice.picks,
-            learning_rate=learning_rate,
-            loss=losses_N,
-            first_order=choice.first_order,
-            interaction=choice.interaction,
-            self_norm=choice.self_norm,
-        )
+    shortlists_gN, scores_gN = [], []
+    for group in range(len(run.lanes)):
+        shortlist_N = run.shortlist(group, ranking, scored)
+        tokens_NT1 = candidates.tokens_GnT1[group, shortlist_N].to(run.world.device)
+        losses_N, choice = train_on_group(run, direction, learning_rate, *inputs_and_targets(tokens_NT1, run.manifest))
+        log_group(run, group, candidates, ranking, shortlist_N, learning_rate, losses_N, choice)
         sums += _sums(losses_N, choice)
+        shortlists_gN.append(shortlist_N)
+        scores_gN.append(choice.scores)
+    run.look_ahead(upcoming)  # on the host, while the device computes
     grad_norm = clip_gradient(run.model, config.train.grad_clip).item()
     # Ranks may get a signal between different steps; summed with what is summed anyway, they stop after the same one.
     stops = sums.new_tensor([run.stop.name is not None])
     loss, first_order, interaction, picks, nonfinite, stops = sum_over_ranks(torch.cat([sums, stops])).tolist()
     run.stops = stops > 0
+    if scored and run.prefilter:
+        run.prefilter.send(*_of_shortlists(candidates, ranking, shortlists_gN), torch.stack(scores_gN).cpu().numpy())
     skipped = picks == 0 or not math.isfinite(grad_norm)
     run.skipped_in_a_row = run.skipped_in_a_row + 1 if skipped else 0
     if not skipped:
@@ -234,10 +282,13 @@ def take_step(run: Run, candidates: Candidates) -> dict[str, float]:
         "nonfinite": int(nonfinite),
         "skipped": skipped,
     }
-    if run.method.gram:
+    if run.method.gram and scored:
         factor = config.selection.curvature * learning_rate / config.selection.picks
         measured |= {"curvature": config.selection.curvature}
         measured |= {"interaction_ratio": factor * interaction / (first_order or math.nan)}
+    if ranking:
+        measured |= {"prefilter_on": ranking.trusted}
+        measured |= {"prefilter_correlation": run.prefilter.judge.correlation}
     return measured
 
 
@@ -264,7 +315,7 @@ def train_on_group(
     """
     settings = run.config.selection
     share = 1 / (run.config.train.groups * settings.picks)
-    if not run.method.scores:
+    if not run.scored():
         losses_N = run.model(inputs_NT, targets_NT)
         (losses_N.sum() * share).backward()
         return losses_N.detach(), Choice(torch.arange(len(losses_N), device=losses_N.device))
@@ -290,6 +341,42 @@ def train_on_group(
     return losses_N.detach(), choice
 
 
+def log_group(
+    run: Run,
+    group: int,
+    candidates: Candidates,
+    ranking: Ranking | None,
+    shortlist_N: np.ndarray,
+    learning_rate: float,
+    losses_N: Tensor,
+    choice: Choice,
+) -> None:
+    """One row for every candidate that was drawn; `choice` is among those of the shortlist."""
+    sample_ids_n = candidates.sample_ids_Gn[group]
+    run.log.append(
+        run.step,
+        run.lanes[group],
+        sample_ids_n,
+        torch.from_numpy(shortlist_N).to(choice.picks.device)[choice.picks],
+        learning_rate=learning_rate,
+        measured=shortlist_N if len(shortlist_N) < len(sample_ids_n) else None,
+        loss=losses_N,
+        first_order=choice.first_order,
+        interaction=choice.interaction,
+        self_norm=choice.self_norm,
+        predicted=ranking.predicted_gn[group] if ranking else None,
+    )
+
+
+def _of_shortlists(
+    candidates: Candidates, ranking: Ranking, shortlists_gN: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features [g, N, F] and predictions [g, N] of what was shortlisted."""
+    pairs = zip(candidates.features_GnF, ranking.predicted_gn, shortlists_gN, strict=True)
+    features_gNF, predicted_gN = zip(*((f_nF[N], p_n[N]) for f_nF, p_n, N in pairs), strict=True)
+    return np.stack(features_gNF), np.stack(predicted_gN)
+
+
 def _sums(losses_N: Tensor, choice: Choice) -> Tensor:
     """[loss of the picks, |first-order| of all, |interaction| of all, picks, candidates not finite], over the group."""
     parts = [losses_N[choice.picks].sum()]
@@ -301,53 +388,6 @@ def _sums(losses_N: Tensor, choice: Choice) -> Tensor:
         finite_N = finite_N if values_N is None else finite_N & torch.isfinite(values_N)
     parts += [losses_N.new_tensor(len(choice.picks)), (~finite_N).sum()]
     return torch.stack([part.double() for part in parts])
-
-
-def _timed(stream: CandidateStream, steps: int) -> Iterator[tuple[Candidates, float]]:
-    """(candidates, seconds waited for them) of so many steps."""
-    source = iter(stream)
-    for _ in range(steps):
-        started = time.perf_counter()
-        candidates = next(source)
-        yield candidates, time.perf_counter() - started
-
-
-class _progress:
-    """A bar with the steps' rate and time left; evaluations stay on the screen as lines. Silent on other ranks."""
-
-    def __init__(self, console: Console, steps: int, run: Run):
-        self._run = run
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.2f} steps/s, left"),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=console, disable=not run.world.leads)
-        self._task = self._bar.add_task("training", total=steps, completed=run.step, rate=0.0)
-        self._began = run.seconds, run.step
-
-    def __enter__(self):
-        self._bar.start()
-        return self._advance
-
-    def __exit__(self, *_) -> None:
-        self._bar.stop()
-
-    def _advance(self, measured: dict[str, float]) -> None:
-        run, (seconds, step) = self._run, self._began
-        if "val_loss" in measured:
-            if not run.world.leads:
-                return
-            self._bar.console.print(
-                f"step {run.step:>6}  val {measured['val_loss']:.4f}  test {measured['test_loss']:.4f}  "
-                f"{run.seconds:8.1f} s",
-                highlight=False,
-            )
-            return
-        rate = (run.step - step) / max(run.seconds - seconds, 1e-9)
-        self._bar.update(self._task, completed=run.step, rate=rate, description=f"loss {measured['train_loss']:.3f}")
 
 
 def main(arguments: list[str] | None = None) -> int:

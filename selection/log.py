@@ -13,7 +13,7 @@ The quantities of candidate i, with g_i the gradient of its mean token loss and 
     first_order  <g_i, v>, the first-order score
     interaction  sum of <g_i, g_j> over the picks j of its group, j not i
     self_norm    |g_i|
-    predicted    the score that a predictor gave in place of a measured one
+    predicted    what a prefilter gave for it, before it was measured; the higher the better, in no unit
 Null means "not measured". NaN and infinity are measured values (a loss that diverged) and stay what they are.
 
 Shapes: N candidates in one group.
@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 
 QUANTITIES = ("loss", "first_order", "interaction", "self_norm", "predicted")
 REJECTED = -1  # the `pick` of a candidate that was scored (or drawn) and not picked
+DROPPED = -2  # the `pick` of one that was left out before it was scored
 
 SCHEMA = pa.schema(
     [
@@ -87,6 +88,7 @@ class SelectionLog:
         picks: Sequence[int],
         *,
         learning_rate: float,
+        measured: Sequence[int] | None = None,
         loss=None,
         first_order=None,
         interaction=None,
@@ -96,20 +98,26 @@ class SelectionLog:
         """Add the N candidates of one group, in the order they were drawn.
 
         `sample_ids_N`: int64 array or tensor [N]; `picks`: positions in the group (0..N-1) in the order of
-        being picked. Every quantity is a float array or tensor [N], or None where it was not measured (null
-        in the log). Tensors on a device are copied there and fetched at the next flush, so appending never
-        waits for it. Raises ValueError on a length that is not N or a step earlier than the last one; a
-        pick that is no position, or comes twice, is found at the flush.
+        being picked. `measured`: positions [M] of those that came before the model, where not all did; the others
+        being picked. `measured`: positions [M] of those that came before the model, where not all did; the others
+        are logged as dropped, and of the quantities all but `predicted` are then of these M, in that order. Every
+        quantity is a float array or tensor [N], or None where it was not measured (null in the log). Tensors on a
+        device are copied there and fetched at the next flush, so appending never waits for it. Raises ValueError on a
+        length that is not N (or M) or a step earlier than the last one; a pick that is no position, or comes twice, is
+        found at the flush.
         """
         if self._last_step is not None and step < self._last_step:
             raise ValueError(f"step {step} logged after step {self._last_step}: rows must be logged in step order")
         given = (loss, first_order, interaction, self_norm, predicted)
         quantities = dict(zip(QUANTITIES, given, strict=True))
+        drawn = len(sample_ids_N)
+        reached = drawn if measured is None else len(measured)
         for name, values in quantities.items():
-            if values is not None and tuple(values.shape) != (len(sample_ids_N),):
+            expected = drawn if name == "predicted" else reached
+            if values is not None and tuple(values.shape) != (expected,):
                 raise ValueError(
                     f"{name} of step {step}, group {group} has shape {tuple(values.shape)}, "
-                    f"but the group has {len(sample_ids_N)} candidates"
+                    f"but the group has {expected} candidates{' that were measured' * (expected < drawn)}"
                 )
         if step != self._last_step:
             if self._pending_steps >= self.flush_every:
@@ -117,7 +125,8 @@ class SelectionLog:
             self._pending_steps += 1
             self._last_step = step
         kept = {name: _keep(values) for name, values in quantities.items() if values is not None}
-        self._pending.append(_Group(step, group, _keep(sample_ids_N), _keep(picks), learning_rate, kept))
+        places = None if measured is None else np.array(measured, dtype=np.int64)
+        self._pending.append(_Group(step, group, _keep(sample_ids_N), _keep(picks), places, learning_rate, kept))
 
     def flush(self) -> None:
         """Write every row appended so far. Does nothing when there is none that is not on disk."""
@@ -230,6 +239,7 @@ class _Group:
     group: int
     sample_ids: object
     picks: object
+    measured: np.ndarray | None  # positions, where not all were
     learning_rate: float
     quantities: dict[str, object]
 
@@ -266,18 +276,27 @@ def _to_table(groups: list[_Group], rank: int) -> pa.Table:
         "pick": np.concatenate(picks),
         "learning_rate": repeat([group.learning_rate for group in groups], np.float32),
     }
+    firsts = np.cumsum(sizes) - sizes
     for name in QUANTITIES:
-        parts = [group.quantities[name] for group in groups if name in group.quantities]
-        values = np.zeros(sum(sizes), dtype=np.float32)
-        measured = repeat([name in group.quantities for group in groups], bool)
-        if parts:
-            values[measured] = _to_numpy(parts)
-        columns[name] = pa.array(values, mask=~measured)
+        having = [(group, first) for group, first in zip(groups, firsts, strict=True) if name in group.quantities]
+        values, known = np.zeros(sum(sizes), dtype=np.float32), np.zeros(sum(sizes), dtype=bool)
+        if having:
+            rows = np.concatenate([first + _positions(group, name) for group, first in having])
+            values[rows], known[rows] = _to_numpy([group.quantities[name] for group, _ in having]), True
+        columns[name] = pa.array(values, mask=~known)
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
 
 
+def _positions(group: _Group, name: str) -> np.ndarray:
+    """The positions in its group that a quantity is of."""
+    everything = name == "predicted" or group.measured is None
+    return np.arange(len(group.sample_ids)) if everything else group.measured
+
+
 def _pick_column(group: _Group, size: int) -> np.ndarray:
-    column = np.full(size, REJECTED, dtype=np.int16)
+    column = np.full(size, REJECTED if group.measured is None else DROPPED, dtype=np.int16)
+    if group.measured is not None:
+        column[group.measured] = REJECTED
     picks = group.picks.cpu().numpy() if hasattr(group.picks, "detach") else group.picks.astype(np.int64)
     if len(set(picks.tolist())) < len(picks) or (len(picks) and not 0 <= picks.min() <= picks.max() < size):
         raise ValueError(

@@ -23,6 +23,11 @@ class Choice:
     interaction: Tensor | None = None
     self_norm: Tensor | None = None
 
+    @property
+    def scores(self) -> Tensor | None:
+        """[N], what the candidates were ranked by; None where they were not."""
+        return self.self_norm if self.first_order is None else self.first_order
+
 
 @dataclass(frozen=True)
 class Method:

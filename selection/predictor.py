@@ -1,0 +1,116 @@
+"""Predicts which candidates will score high, from their n-grams: free picks between scored steps.
+
+The score <g_i, v> of a sample is a sum over its tokens, so most of what can be known of it beforehand is which
+n-grams it is made of. The predictor keeps, for every hashed uni-, bi- and trigram, the mean standardised score of
+the candidates it came in, shrunk towards zero where it came seldom; a sample's prediction is the mean over its
+n-grams. Scores of one step oscillate with the optimizer; means over many steps keep what persists.
+
+It starts from the target text itself: every target sample counts as a candidate of score +1, and as many samples of
+the pool as candidates of score -1. With plenty of target text this is nearly an n-gram importance filter (`Importance`,
+after Xie et al., "DSIR", NeurIPS 2023), with little of it the measured scores soon outweigh it.
+
+Everything is numpy on the host, in a fixed order: the same numbers on every rank and at any number of ranks. Memory is
+constant, 1.8 MB. Why these features and this rule: `scripts.bench predictor` measures them against others.
+
+Shapes: n candidates drawn, T1 = T + 1 tokens a sample, F = 3 T - 1 n-grams of it, B buckets.
+"""
+
+import numpy as np
+
+BUCKETS = 1 << 16
+# Occurrences at which an n-gram's mean score counts half.
+SHRINKAGE = 80.0
+# Of the sums, per scored step: half the weight is gone after 69 of them, as the model learns and wants other text.
+FORGETTING = 0.99
+
+_ODD = [np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)]
+
+
+def ngram_features(tokens_nT1: np.ndarray) -> np.ndarray:
+    """The buckets of every sample's uni-, bi- and trigrams that end at a token after its first: uint16 [n, F].
+
+    The first T columns are the unigrams, the next T the bigrams, the last T - 1 the trigrams, each in the order of the
+    text. Equal n-grams fall into equal buckets on every machine.
+    """
+    codes_nT1 = tokens_nT1.astype(np.uint64) + np.uint64(1)
+    hashed_nT1 = codes_nT1 * _ODD[0]
+    two = hashed_nT1[:, 1:] + codes_nT1[:, :-1] * _ODD[1]
+    three = two[:, 1:] + codes_nT1[:, :-2] * _ODD[2]
+    return np.concatenate([_bucket(hashed_nT1[:, 1:]), _bucket(two), _bucket(three)], axis=1)
+
+
+def _bucket(codes: np.ndarray) -> np.ndarray:
+    """The upper 16 of 64 mixed bits (the finalizer of splitmix64, Steele et al. 2014)."""
+    codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (codes >> np.uint64(48)).astype(np.uint16)
+
+
+class Predictor:
+    """Mean scores of n-grams, learnt online. `target_nF`, `pool_nF`: features of as many samples of each to start
+    from, or none."""
+
+    def __init__(self, target_nF: np.ndarray | None = None, pool_nF: np.ndarray | None = None):
+        self._prior_sums, self._prior_counts = np.zeros(BUCKETS), np.zeros(BUCKETS)
+        if target_nF is not None:
+            target, pool = _counts(target_nF), _counts(pool_nF)
+            self._prior_sums, self._prior_counts = target - pool, target + pool
+        self._sums, self._counts = np.zeros(BUCKETS), np.zeros(BUCKETS)
+        self.refresh()
+
+    def predict(self, features_nF: np.ndarray) -> np.ndarray:
+        """A prediction for every sample, by the weights of the last `refresh`: float32 [n], higher is better."""
+        return self.weights[features_nF].mean(1)
+
+    def learn(self, features_GNF: np.ndarray, scores_GN: np.ndarray) -> None:
+        """Takes in the scores of one step's groups. They count relative to their own group, whose mean and spread
+        change from step to step; those that are not finite are left out, and so is a group of equal scores."""
+        self._sums *= FORGETTING
+        self._counts *= FORGETTING
+        for features_NF, scores_N in zip(features_GNF, scores_GN, strict=True):
+            finite_N = np.isfinite(scores_N)
+            scores = scores_N[finite_N].astype(np.float64)
+            if len(scores) < 2 or scores.std() == 0:
+                continue
+            features = features_NF[finite_N]
+            standardised = (scores - scores.mean()) / scores.std()
+            repeated = np.repeat(standardised, features.shape[1])
+            self._sums += np.bincount(features.ravel(), repeated, BUCKETS)
+            self._counts += _counts(features)
+
+    def refresh(self) -> None:
+        """Predictions from now on know what was learnt until now."""
+        counts = self._counts + self._prior_counts + SHRINKAGE
+        self.weights = ((self._sums + self._prior_sums) / counts).astype(np.float32)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        return {"sums": self._sums, "counts": self._counts, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        self._sums, self._counts, self.weights = (np.array(state[name]) for name in ("sums", "counts", "weights"))
+
+
+class Importance:
+    """The log of how much more frequent an n-gram is in the target text than in the pool; it never learns."""
+
+    def __init__(self, target_nF: np.ndarray, pool_nF: np.ndarray):
+        target, pool = (_counts(features) + 0.5 for features in (target_nF, pool_nF))
+        self.weights = (np.log(target / target.sum()) - np.log(pool / pool.sum())).astype(np.float32)
+
+    predict = Predictor.predict
+
+    def learn(self, features_GNF: np.ndarray, scores_GN: np.ndarray) -> None:
+        pass
+
+    def refresh(self) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        return {"weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        self.weights = np.array(state["weights"])
+
+
+def _counts(features: np.ndarray) -> np.ndarray:
+    return np.bincount(features.ravel(), minlength=BUCKETS).astype(np.float64)

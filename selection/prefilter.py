@@ -1,0 +1,116 @@
+"""What stands before the scoring: from all drawn candidates to those that the model gets to see.
+
+On a scored step the prefilter shortlists N of a group's drawn candidates and the scores choose k of these; on the
+steps between, it chooses the k itself. A part of every shortlist is not its choice but drawn at random, so that
+it never learns only from what it already likes.
+
+The device waits for none of it. While the device computes step t, the host learns what was scored at step t - 1 and
+ranks the candidates of step t + 1, which the loader has read already; scores travel between the ranks meanwhile. So
+what is scored at step t is first used at step t + 2.
+
+Shapes: G groups of the step over all ranks, g of this rank, n candidates drawn a group, N shortlisted, F features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from selection.judge import Judge, group_correlation
+from selection.predictor import Importance, Predictor
+
+PREFILTERS = {"predictor": Predictor, "importance": Importance}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """predicted_gn: of this rank's candidates, higher is better; trusted: whether shortlists follow it."""
+
+    predicted_gn: np.ndarray
+    trusted: bool
+
+    def shortlist(self, group: int, size: int, explore: float = 0.0) -> np.ndarray:
+        """Positions [size] of one group's candidates: the best, then the share `explore` of `size` at random.
+
+        Candidates are drawn in random order, so those at random are the first ones that are not among the best; all
+        are, where the ranking is not trusted.
+        """
+        if not self.trusted:
+            return np.arange(size)
+        predicted_n = self.predicted_gn[group]
+        best = np.argsort(-predicted_n, kind="stable")[: size - round(explore * size)]
+        others = np.setdiff1d(np.arange(len(predicted_n)), best)
+        return np.concatenate([best, others[: size - len(best)]])
+
+
+class Prefilter:
+    """A predictor of PREFILTERS, the judge that switches it off while it does not earn, and its learning in turn."""
+
+    def __init__(self, predictor: Predictor | Importance):
+        self.predictor, self.judge = predictor, Judge()
+        self.trusted = True
+        self._sent: _Sent | None = None
+
+    def rank(self, features_gnF: np.ndarray) -> Ranking:
+        """The candidates of a step to come, by what `catch_up` learnt last."""
+        predicted_gn = np.stack([self.predictor.predict(features_nF) for features_nF in features_gnF])
+        return Ranking(predicted_gn, self.trusted)
+
+    def send(self, features_gNF: np.ndarray, predicted_gN: np.ndarray, scores_gN: np.ndarray) -> None:
+        """What this rank's shortlists of a scored step turned out to be worth, to be learnt on every rank.
+
+        All ranks call it at the same step. The scores of one step must be learnt before those of another are sent.
+        """
+        assert self._sent is None
+        self._sent = _Sent([features_gNF, predicted_gN.astype(np.float64), scores_gN.astype(np.float64)])
+
+    def settle(self) -> None:
+        """Learns what was sent, without using it yet: the state is then complete, for a checkpoint."""
+        if self._sent is not None:
+            features_GNF, predicted_GN, scores_GN = self._sent.arrived()
+            self._sent = None
+            self.judge.hear(group_correlation(predicted_GN, scores_GN))
+            self.predictor.learn(features_GNF, scores_GN)
+
+    def catch_up(self) -> None:
+        """Learns what was sent; rankings from now on are by it."""
+        self.settle()
+        self.predictor.refresh()
+        self.trusted = self.judge.on
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Tensors, the same on every rank. Call `settle` before."""
+        assert self._sent is None
+        arrays = self.predictor.state_dict() | self.judge.state_dict() | {"trusted": np.array([int(self.trusted)])}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+        self.predictor.load_state_dict(arrays)
+        self.judge.load_state_dict(arrays)
+        self.trusted = bool(arrays["trusted"][0])
+
+
+class _Sent:
+    """Arrays [g, ...] of this rank on their way to all ranks; the groups of rank r are r, r + W, r + 2W, ..."""
+
+    def __init__(self, arrays: list[np.ndarray]):
+        self._arrays, self._works = arrays, []
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            for array in arrays:
+                # Bytes, since not every type can be sent; on the host, where the learning is.
+                mine = torch.from_numpy(np.ascontiguousarray(array)).view(torch.uint8)
+                parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+                self._works.append((dist.all_gather(parts, mine, async_op=True), parts))
+
+    def arrived(self) -> list[np.ndarray]:
+        """The arrays [G, ...] of all ranks, in the order of the groups."""
+        if not self._works:
+            return self._arrays
+        gathered = []
+        for array, (work, parts) in zip(self._arrays, self._works, strict=True):
+            work.wait()
+            of_ranks = [part.numpy().view(array.dtype).reshape(array.shape) for part in parts]
+            gathered.append(np.stack(of_ranks, axis=1).reshape(-1, *array.shape[1:]))
+        return gathered

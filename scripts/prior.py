@@ -8,6 +8,8 @@ from selection.prefilter import PREFILTERS, Prefilter
 
 # Samples of each at most: what counting them takes is then seconds, whatever the dataset.
 MOST = 4096
+# Further samples of the pool, for the judge to compare target samples with.
+FRESH = 128
 
 
 def build_prefilter(name: str, manifest: Manifest, targets: np.ndarray) -> Prefilter:
@@ -15,7 +17,10 @@ def build_prefilter(name: str, manifest: Manifest, targets: np.ndarray) -> Prefi
 
     Prepare has shuffled the train samples, so the first ones are a fair sample of them all, in the fewest shards.
     """
-    most = min(len(targets), MOST, manifest.samples("train"))
-    chosen = {"target": targets[:most], "train": manifest.sample_ids("train", np.arange(most))}
-    features = [ngram_features(SplitReader(manifest, split).tokens(ids)) for split, ids in chosen.items()]
-    return Prefilter(PREFILTERS[name](*features))
+    train = manifest.samples("train")
+    most = min(len(targets), MOST, train // 2)
+    fresh = min(FRESH, train - most)
+    target_nF = ngram_features(SplitReader(manifest, "target").tokens(targets[:most]))
+    first = manifest.sample_ids("train", np.arange(most + fresh))
+    pool_nF = ngram_features(SplitReader(manifest, "train").tokens(first))
+    return Prefilter(PREFILTERS[name](target_nF, pool_nF[:most], pool_nF[most:]))

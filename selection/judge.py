@@ -1,9 +1,15 @@
-"""Judges whether a prefilter earns: whether what it prefers scores higher, over many scored steps.
+"""Judges whether a prefilter earns, so that it chooses only while it does.
 
-One step says little. Scores of successive steps oscillate, so the correlation of predictions with them wanders far
-above and below zero while the predictor, which holds what persists, earns on average. What counts is therefore the
-mean over the last scored steps, one value a step (the groups of a step share their direction, so they err together),
-against its own standard error.
+Two witnesses are heard, and either is enough:
+
+- The scores: predictions should go with the scores that are measured later. One step says little. Scores of successive
+  steps oscillate, and the correlation with them wanders far above and below zero; so what counts is its mean over many
+  scored steps against its own standard error (one value a step: the groups of a step share their direction and err
+  together). Early in a run this witness is clear. Later it fails: once the model has learnt what the target text has in
+  common, text it has never been trained on has the larger gradients, and a first-order score then favours it or not as
+  the weights swing from side to side, while training on it would still be slower.
+- The target text: predictions should be higher for target samples than for the pool, on target samples that were
+  not counted in (`Predictor.separation`). On a homogeneous pool they are not, whatever was learnt.
 """
 
 import math
@@ -12,7 +18,9 @@ import numpy as np
 
 WINDOW = 32  # scored steps looked back on
 FEWEST = 8  # scored steps before it judges at all
-OFF_BELOW, ON_ABOVE = -100.0, 2.0  # standard errors above zero; apart, so that it does not flicker
+# Bars of the two witnesses, to be trusted and, lower, to stay trusted: apart, so that the judge does not flicker.
+ERRORS_ABOVE_ZERO = {False: 3.0, True: 2.0}
+SEPARATION = {False: 0.65, True: 0.6}
 
 
 def group_correlation(predicted_GN: np.ndarray, scores_GN: np.ndarray) -> float:
@@ -27,27 +35,29 @@ def group_correlation(predicted_GN: np.ndarray, scores_GN: np.ndarray) -> float:
 
 
 class Judge:
-    """`on`: whether the prefilter may choose. It begins trusted; off when the mean correlation is less than one
-    standard error above zero, on again at two."""
+    """`on`: whether the prefilter may choose."""
 
-    def __init__(self):
+    def __init__(self, separation: float):
         self.on = True
         self._correlations: list[float] = []
+        self._decide(separation)
 
     @property
     def correlation(self) -> float:
         """The mean over the window; NaN before the first."""
         return float(np.mean(self._correlations)) if self._correlations else math.nan
 
-    def hear(self, correlation: float) -> None:
-        """Takes in the correlation of one scored step, made before the predictor learnt from it; NaN is no verdict."""
-        if math.isnan(correlation):
-            return
-        self._correlations = [*self._correlations, correlation][-WINDOW:]
+    def hear(self, correlation: float, separation: float) -> None:
+        """Takes in the correlation of one scored step, of predictions made before the predictor learnt from it (NaN:
+        there was none), and how well the predictor separates by now."""
+        if not math.isnan(correlation):
+            self._correlations = [*self._correlations, correlation][-WINDOW:]
+        self._decide(separation)
+
+    def _decide(self, separation: float) -> None:
         heard = len(self._correlations)
-        if heard >= FEWEST:
-            error = float(np.std(self._correlations, ddof=1)) / math.sqrt(heard)
-            self.on = self.correlation > (OFF_BELOW if self.on else ON_ABOVE) * error
+        error = float(np.std(self._correlations, ddof=1)) / math.sqrt(heard) if heard >= FEWEST else math.inf
+        self.on = separation > SEPARATION[self.on] or self.correlation > ERRORS_ABOVE_ZERO[self.on] * error
 
     def state_dict(self) -> dict[str, np.ndarray]:
         padding = [math.nan] * (WINDOW - len(self._correlations))

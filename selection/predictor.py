@@ -23,6 +23,8 @@ SHRINKAGE = 80.0
 # Of the sums, per scored step: half the weight is gone after 69 of them, as the model learns and wants other text.
 FORGETTING = 0.99
 
+_JUDGED = 128  # samples of each half and of the pool that `separation` compares
+
 _ODD = [np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)]
 
 
@@ -47,20 +49,27 @@ def _bucket(codes: np.ndarray) -> np.ndarray:
 
 
 class Predictor:
-    """Mean scores of n-grams, learnt online. `target_nF`, `pool_nF`: features of as many samples of each to start
-    from, or none."""
+    """Mean scores of n-grams, learnt online.
 
-    def __init__(self, target_nF: np.ndarray | None = None, pool_nF: np.ndarray | None = None):
-        self._prior_sums, self._prior_counts = np.zeros(BUCKETS), np.zeros(BUCKETS)
-        if target_nF is not None:
-            target, pool = _counts(target_nF), _counts(pool_nF)
-            self._prior_sums, self._prior_counts = target - pool, target + pool
+    target_nF, pool_nF: features of the target samples, and of as many of the pool, to start from. fresh_pF: features of
+    other samples of the pool, which `separation` compares held-out target samples with.
+    """
+
+    def __init__(self, target_nF: np.ndarray, pool_nF: np.ndarray, fresh_pF: np.ndarray):
         self._sums, self._counts = np.zeros(BUCKETS), np.zeros(BUCKETS)
+        self._fresh_pF = fresh_pF[:_JUDGED]
+        # Target samples come in the order of their documents: halves share at most one.
+        half = len(target_nF) // 2
+        first, second = (
+            (_counts(target_nF[part]), _counts(pool_nF[part])) for part in (slice(half), slice(half, None))
+        )
+        self._folds = [(_some(target_nF[:half]), second), (_some(target_nF[half:]), first)]
+        self._start = first[0] + second[0], first[1] + second[1]
         self.refresh()
 
     def predict(self, features_nF: np.ndarray) -> np.ndarray:
         """A prediction for every sample, by the weights of the last `refresh`: float32 [n], higher is better."""
-        return self.weights[features_nF].mean(1)
+        return _predicted(self.weights, features_nF)
 
     def learn(self, features_GNF: np.ndarray, scores_GN: np.ndarray) -> None:
         """Takes in the scores of one step's groups. They count relative to their own group, whose mean and spread
@@ -74,14 +83,30 @@ class Predictor:
                 continue
             features = features_NF[finite_N]
             standardised = (scores - scores.mean()) / scores.std()
-            repeated = np.repeat(standardised, features.shape[1])
-            self._sums += np.bincount(features.ravel(), repeated, BUCKETS)
+            self._sums += np.bincount(features.ravel(), np.repeat(standardised, features.shape[1]), BUCKETS)
             self._counts += _counts(features)
 
     def refresh(self) -> None:
         """Predictions from now on know what was learnt until now."""
-        counts = self._counts + self._prior_counts + SHRINKAGE
-        self.weights = ((self._sums + self._prior_sums) / counts).astype(np.float32)
+        self.weights = self._weights(*self._start)
+
+    def separation(self) -> float:
+        """The probability that it predicts more for a target sample than for one of the pool; 0.5 is chance.
+
+        Each half of the target samples is predicted without having been counted (area under the ROC curve, mean of
+        both halves).
+        """
+        areas = []
+        for held_out_nF, start in self._folds:
+            weights = self._weights(*start)
+            target_n, pool_p = _predicted(weights, held_out_nF), _predicted(weights, self._fresh_pF)
+            above = np.sign(target_n[:, None] - pool_p).mean()
+            areas.append((above + 1) / 2)
+        return float(np.mean(areas))
+
+    def _weights(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:
+        sums = self._sums + target_counts - pool_counts
+        return (sums / (self._counts + target_counts + pool_counts + SHRINKAGE)).astype(np.float32)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return {"sums": self._sums, "counts": self._counts, "weights": self.weights}
@@ -90,26 +115,24 @@ class Predictor:
         self._sums, self._counts, self.weights = (np.array(state[name]) for name in ("sums", "counts", "weights"))
 
 
-class Importance:
-    """The log of how much more frequent an n-gram is in the target text than in the pool; it never learns."""
-
-    def __init__(self, target_nF: np.ndarray, pool_nF: np.ndarray):
-        target, pool = (_counts(features) + 0.5 for features in (target_nF, pool_nF))
-        self.weights = (np.log(target / target.sum()) - np.log(pool / pool.sum())).astype(np.float32)
-
-    predict = Predictor.predict
+class Importance(Predictor):
+    """The log of how much more frequent an n-gram is in the target text than in the pool; it learns from no score."""
 
     def learn(self, features_GNF: np.ndarray, scores_GN: np.ndarray) -> None:
         pass
 
-    def refresh(self) -> None:
-        pass
+    def _weights(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:
+        target, pool = target_counts + 0.5, pool_counts + 0.5
+        return (np.log(target / target.sum()) - np.log(pool / pool.sum())).astype(np.float32)
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        return {"weights": self.weights}
 
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        self.weights = np.array(state["weights"])
+def _predicted(weights: np.ndarray, features_nF: np.ndarray) -> np.ndarray:
+    return weights[features_nF].mean(1)
+
+
+def _some(samples: np.ndarray) -> np.ndarray:
+    """At most _JUDGED of them, evenly spread."""
+    return samples[:: -(-len(samples) // _JUDGED)] if len(samples) else samples
 
 
 def _counts(features: np.ndarray) -> np.ndarray:

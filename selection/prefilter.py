@@ -47,9 +47,9 @@ class Ranking:
 class Prefilter:
     """A predictor of PREFILTERS, the judge that switches it off while it does not earn, and its learning in turn."""
 
-    def __init__(self, predictor: Predictor | Importance):
-        self.predictor, self.judge = predictor, Judge()
-        self.trusted = True
+    def __init__(self, predictor: Predictor):
+        self.predictor, self.judge = predictor, Judge(predictor.separation())
+        self.trusted = self.judge.on
         self._sent: _Sent | None = None
 
     def rank(self, features_gnF: np.ndarray) -> Ranking:
@@ -70,8 +70,8 @@ class Prefilter:
         if self._sent is not None:
             features_GNF, predicted_GN, scores_GN = self._sent.arrived()
             self._sent = None
-            self.judge.hear(group_correlation(predicted_GN, scores_GN))
             self.predictor.learn(features_GNF, scores_GN)
+            self.judge.hear(group_correlation(predicted_GN, scores_GN), self.predictor.separation())
 
     def catch_up(self) -> None:
         """Learns what was sent; rankings from now on are by it."""

@@ -230,3 +230,22 @@ def test_evaluation_samples_are_evenly_spread(dataset):
     assert evaluation_samples(manifest, "train", 4).tolist() == [0, 150, 300, 450]
     assert evaluation_samples(manifest, "val", 100).tolist() == [0, 1, 2, 3, 4]
     assert evaluation_samples(manifest, "val", 2).tolist() == [0, 2]
+
+
+def _sums(tokens):
+    """Features of any kind: here each sample's sum and last token."""
+    return tokens[:, [0, -1]].astype("int32") + tokens.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_features_travel_with_their_tokens(make_dataset, tmp_path, workers):
+    make_dataset(tmp_path, 40, per_shard=7)
+    stream = CandidateStream(
+        tmp_path, groups=4, drawn=3, seed=1, lanes=[2, 0, 3], workers=workers, features=_sums, window=4
+    )
+    for candidates in _take(stream, 4):
+        assert candidates.features_GnF.shape == (3, 3, 2)
+        for features, tokens in zip(candidates.features_GnF, candidates.tokens_GnT1, strict=True):
+            assert (features == _sums(tokens.numpy())).all()
+    plain = CandidateStream(tmp_path, groups=4, drawn=3, seed=1, lanes=[2, 0, 3], workers=workers, window=4)
+    assert [candidates.features_GnF for candidates in _take(plain, 2)] == [None, None]

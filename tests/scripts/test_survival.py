@@ -23,6 +23,8 @@ from tests.scripts.nursery import Nursery
 from tests.scripts.test_train import log_rows, measured, options
 
 STEPS = {"train__steps": 8, "train__eval_every": 3, "train__checkpoint_every": 2, "model__n_layer": 1}
+# What outlives a step besides model and optimizer: a running direction, and a predictor that has been sent scores.
+STEPS |= {"selection__decay": 0.9, "selection__every": 3, "selection__drawn": 12, "selection__prefilter": "predictor"}
 KILLING_SECONDS = 18  # runs are killed for so long, and then go on to their end
 HANG = 30
 
@@ -66,7 +68,7 @@ def _assert_same(folder, whole, why=""):
 def whole(nursery, dataset, tmp_path_factory):
     """A run of two ranks that nothing happened to, with a running direction."""
     folder = tmp_path_factory.mktemp("whole")
-    answer = nursery.run(options(dataset, folder / "run", selection__decay=0.9, **STEPS), folder / "log")
+    answer = nursery.run(options(dataset, folder / "run", **STEPS), folder / "log")
     assert answer["codes"] == [0, 0], (folder / "log-0").read_text()
     return folder / "run", answer["changes"]
 
@@ -90,7 +92,7 @@ def test_killed_at_any_moment_a_run_goes_on_as_if_nothing_had_happened(nursery, 
         while True:
             again = {"train__resume": True} if folder.exists() else {}
             death = _some_death(draw, changes) if time.monotonic() - began < KILLING_SECONDS else {}
-            arguments = options(dataset, folder, selection__decay=0.9, **STEPS, **again)
+            arguments = options(dataset, folder, **STEPS, **again)
             answer = nursery.run(arguments, tmp_path / "log", **death)
             if answer["codes"] == [0, 0]:
                 break
@@ -106,17 +108,17 @@ def _at(step, rank, action):
     return f"""
 import os, signal, torch, scripts.train
 take_step = scripts.train.take_step
-def stepped(run, candidates):
+def stepped(run, *drawn):
     if (run.step, rank) == ({step}, {rank}):
         {action}
-    return take_step(run, candidates)
+    return take_step(run, *drawn)
 scripts.train.take_step = stepped
 """
 
 
 def test_a_stopped_run_checkpoints_and_says_how_to_go_on(nursery, dataset, whole, tmp_path):
     """One rank of two gets the signal; both end after the same step."""
-    arguments = options(dataset, tmp_path / "run", selection__decay=0.9, **STEPS)
+    arguments = options(dataset, tmp_path / "run", **STEPS)
     setup = _at(2, 1, "os.kill(os.getpid(), signal.SIGINT)")
     assert nursery.run(arguments, tmp_path / "log", setup=setup)["codes"] == [0, 0]
     told = (tmp_path / "log-0").read_text()
@@ -133,11 +135,11 @@ def test_a_signal_ends_one_process_too(dataset, tmp_path, capsys, monkeypatch, n
 
     take_step = train.take_step
 
-    def stepped(run, candidates):
+    def stepped(run, *drawn):
         if run.step == 1:
             for pid in [os.getpid(), *(child.pid for child in multiprocessing.active_children()), os.getpid()]:
                 os.kill(pid, number)
-        return take_step(run, candidates)
+        return take_step(run, *drawn)
 
     monkeypatch.setattr(train, "take_step", stepped)
     before = signal.getsignal(number)

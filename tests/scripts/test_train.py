@@ -151,6 +151,18 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(dataset, tmp_path):
         ({"selection__decay": 1.0}, "selection.decay must be at least 0 and below 1, not 1.0"),
         ({"selection__rank": -1}, "selection.rank must be at least 0, not -1"),
         ({"train__steps": 0}, "train.steps must be at least 1, not 0"),
+        ({"selection__every": 0}, "selection.every must be at least 1, not 0"),
+        ({"selection__explore": 1.5}, "selection.explore must be from 0 to 1, not 1.5"),
+        ({"selection__drawn": 12}, "selection.drawn (12) needs a selection.prefilter that chooses among them"),
+        (
+            {"selection__prefilter": "predictor", "selection__drawn": 5},
+            "selection.drawn (5) must be at least 6, the number to be chosen",
+        ),
+        (
+            {"selection__prefilter": "predictor", "selection__method": "regular"},
+            "selection.prefilter predictor learns from scores, which method regular has none of",
+        ),
+        ({"selection__targets": 3}, "5 target samples a step are asked for"),
     ],
 )
 def test_bad_values_get_one_sentence_and_exit_code_2(dataset, tmp_path, capsys, changes, sentence):
@@ -167,7 +179,10 @@ MODES = [
     {"selection__preconditioner": "adam", "selection__rank": 2, "selection__method": "topk"},
     {"selection__prefix": 8, "selection__scored": "blocks"},
     {"selection__sketch": 4},
+    {"selection__every": 4, "selection__drawn": 12, "selection__prefilter": "predictor"},
+    {"selection__drawn": 12, "selection__prefilter": "importance", "selection__targets": 7},
 ]
+CASCADE = {"selection__every": 2, "selection__drawn": 12, "selection__prefilter": "predictor"}
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(mode))
@@ -182,6 +197,77 @@ def test_every_mode_chooses_in_its_own_way_and_resumes_exactly(dataset, tmp_path
     run(dataset, cut, train__resume=True, **mode)
     assert measured(whole, *LOSSES) == measured(cut, *LOSSES)
     assert read_log(whole / "selection").equals(read_log(cut / "selection"))
+
+
+def test_a_cascade_logs_the_fate_of_all_that_were_drawn(dataset, tmp_path):
+    """drawn -> N -> k on every other step, drawn -> k between: who was dropped, scored, picked, and by what."""
+    folder = run(dataset, tmp_path / "run", **CASCADE)
+    rows = read_log(folder / "selection").to_pandas()
+    assert len(rows) == 6 * 4 * 12
+    assert rows["predicted"].notna().all()
+    for (step, _), group in rows.groupby(["step", "group"]):
+        scored, fates = step % 2 == 0, group["pick"].value_counts()
+        assert fates.to_dict() == ({-2: 6, -1: 4, 0: 1, 1: 1} if scored else {-2: 10, 0: 1, 1: 1})
+        assert (group["first_order"].notna() == (scored & (group["pick"] > -2))).all()
+        assert (group["loss"].notna() == (group["pick"] > -2)).all()
+        ranked = group.sort_values("predicted", ascending=False, kind="stable")
+        if scored:  # four of the six by prediction, two of the others as they were drawn
+            explored = ranked.iloc[4:].sort_index().iloc[:2]
+            shortlist = {*ranked["sample_id"].iloc[:4], *explored["sample_id"]}
+            assert shortlist == set(group["sample_id"][group["pick"] > -2])
+            best = group[group["pick"] > -2].nlargest(2, "first_order")
+            assert set(best["sample_id"]) == set(group["sample_id"][group["pick"] >= 0])
+        else:
+            assert group["pick"].idxmax() == ranked.index[1]
+            assert group.index[group["pick"] == 0].item() == ranked.index[0]
+    losses = [loss for (loss,) in measured(folder, "train_loss")]
+    picked = rows[rows["pick"] >= 0]
+    assert losses == pytest.approx(picked.groupby("step")["loss"].mean().tolist(), rel=1e-5)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["prefilter_on"] for line in lines if "train_loss" in line] == [True] * 6
+
+
+def test_a_step_that_is_not_scored_trains_as_a_plain_one_on_its_picks(dataset, tmp_path):
+    """With all that is drawn picked, a cascade is a regular run but for the order of its groups' samples."""
+    regular = run(dataset, tmp_path / "regular", selection__method="regular", train__dtype="float64")
+    picked = {"selection__candidates": 2, "selection__drawn": 2, "selection__every": 3}
+    cascade = run(dataset, tmp_path / "cascade", selection__prefilter="predictor", train__dtype="float64", **picked)
+    for ours, theirs in zip(measured(cascade, *LOSSES), measured(regular, *LOSSES), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+def test_predictions_learn_from_scores_with_one_step_between(dataset, tmp_path):
+    """What step 0 scored is first used at step 2; a run without learning predicts the same until then."""
+    taught = run(dataset, tmp_path / "taught", **CASCADE)
+    other = run(dataset, tmp_path / "other", **CASCADE, selection__validation=3)  # other scores, the same start
+    ours, theirs = (read_log(folder / "selection").to_pandas() for folder in (taught, other))
+    same = (ours["predicted"] == theirs["predicted"]).groupby(ours["step"]).all()
+    assert same.tolist() == [True, True, False, False, False, False]
+
+
+def test_a_cascade_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
+    one = run(dataset, tmp_path / "one", train__dtype="float64", **CASCADE)
+    two = run_on_two_ranks(dataset, tmp_path / "two", train__dtype="float64", data__workers=1, **CASCADE)
+    identity = ("step", "group", "sample_id", "pick", "predicted")
+    assert log_rows(one, *identity) == log_rows(two, *identity)
+    shutil.rmtree(two / "checkpoints" / "step-00000006")
+    run(dataset, two, train__dtype="float64", train__resume=True, **CASCADE)
+    assert log_rows(one, *identity) == log_rows(two, *identity)
+
+
+def test_few_target_samples_are_all_that_steer(dataset, tmp_path, monkeypatch):
+    from scripts import held_out
+
+    seen, share = set(), held_out.HeldOut.share
+
+    def watched(self, samples):
+        if self._reader.split == "target":
+            seen.update(int(sample) for sample in samples)
+        return share(self, samples)
+
+    monkeypatch.setattr(held_out.HeldOut, "share", watched)
+    run(dataset, tmp_path / "run", selection__targets=7)
+    assert len(seen) == 7
 
 
 def test_a_prefix_of_the_whole_sample_chooses_and_trains_as_no_prefix_does(dataset, tmp_path):

@@ -64,6 +64,20 @@ def test_a_quantity_measured_in_some_steps_only_is_null_in_the_others(tmp_path):
     }
 
 
+def test_what_was_not_measured_is_dropped_and_its_quantities_are_null(tmp_path):
+    log = SelectionLog(tmp_path, rank=0)
+    told = {"learning_rate": 1.0, "predicted": np.array([0.1, 0.2, 0.3, 0.4], dtype=np.float32)}
+    log.append(0, 0, [5, 6, 7, 8], [3], measured=[3, 1], loss=torch.tensor([2.0, 3.0]), **told)
+    log.append(1, 0, [1, 2, 3, 4], [0], loss=torch.tensor([4.0, 5.0, 6.0, 7.0]), **told)
+    with pytest.raises(ValueError, match=r"loss of step 1, group 1 .* has 2 candidates that were measured"):
+        log.append(1, 1, [5, 6, 7, 8], [3], measured=[3, 1], loss=torch.tensor([2.0, 3.0, 4.0]), **told)
+    log.close()
+    columns = read_log(tmp_path).to_pydict()
+    assert columns["pick"] == [-2, -1, -2, 0, 0, -1, -1, -1]
+    assert columns["loss"] == [None, 3.0, None, 2.0, 4.0, 5.0, 6.0, 7.0]
+    assert columns["predicted"] == pytest.approx([0.1, 0.2, 0.3, 0.4] * 2)
+
+
 def test_the_caller_may_reuse_its_buffers(tmp_path):
     log = SelectionLog(tmp_path, rank=0)
     scores, ids, picks = torch.tensor([1.0, 2.0]), np.array([5, 6]), [0]

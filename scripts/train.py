@@ -48,6 +48,10 @@ SCORED = {
     "blocks": lambda name: name.startswith("blocks."),
 }
 
+# While the prefilter is not trusted, one in so many of the steps that are due is scored: enough to notice when it would
+# earn, on a pool where nothing is to be gained at little cost. (S = 1 stays 1: there the scores choose, at every step.)
+RESTING = 4
+
 # So many updates in a row that are not finite end the run: more data will not mend what diverged.
 MOST_SKIPPED = 10
 
@@ -139,9 +143,12 @@ class Run:
             extra["prefilter"] = self.prefilter.state_dict()
         return extra
 
-    def scored(self) -> bool:
-        """Whether the step at hand is one that scores its candidates."""
-        return self.method.scores and self.step % self.config.selection.every == 0
+    def scored(self, ranking: Ranking | None) -> bool:
+        """Whether the step at hand is one that scores its candidates; fewer are while the prefilter does not earn."""
+        every = self.config.selection.every
+        if every > 1 and ranking and not ranking.trusted:
+            every *= RESTING
+        return self.method.scores and self.step % every == 0
 
     def rank(self, candidates: Candidates) -> Ranking | None:
         """What the prefilter thinks of them."""
@@ -240,7 +247,9 @@ def take_step(run: Run, candidates: Candidates, upcoming: Candidates | None) -> 
 
     An update that is not finite on any rank, or that no candidate is fit for, is made on none.
     """
-    config, scored = run.config, run.scored()
+    config = run.config
+    ranking = run.ranking or run.rank(candidates)
+    scored = run.scored(ranking)
     learning_rate = learning_rate_at(
         run.step,
         config.train.steps,
@@ -250,13 +259,13 @@ def take_step(run: Run, candidates: Candidates, upcoming: Candidates | None) -> 
     )
     set_learning_rate(run.optimizer, learning_rate)
     direction = find_direction(run) if scored and run.method.direction else None
-    ranking = run.ranking or run.rank(candidates)
     sums = torch.zeros(5, dtype=torch.float64, device=run.world.device)
     shortlists_gN, scores_gN = [], []
     for group in range(len(run.lanes)):
         shortlist_N = run.shortlist(group, ranking, scored)
         tokens_NT1 = candidates.tokens_GnT1[group, shortlist_N].to(run.world.device)
-        losses_N, choice = train_on_group(run, direction, learning_rate, *inputs_and_targets(tokens_NT1, run.manifest))
+        inputs_NT, targets_NT = inputs_and_targets(tokens_NT1, run.manifest)
+        losses_N, choice = train_on_group(run, scored, direction, learning_rate, inputs_NT, targets_NT)
         log_group(run, group, candidates, ranking, shortlist_N, learning_rate, losses_N, choice)
         sums += _sums(losses_N, choice)
         shortlists_gN.append(shortlist_N)
@@ -307,7 +316,12 @@ def find_direction(run: Run) -> Direction:
 
 
 def train_on_group(
-    run: Run, direction: Direction | None, learning_rate: float, inputs_NT: Tensor, targets_NT: Tensor
+    run: Run,
+    scored: bool,
+    direction: Direction | None,
+    learning_rate: float,
+    inputs_NT: Tensor,
+    targets_NT: Tensor,
 ) -> tuple[Tensor, Choice]:
     """Adds the gradient of the group's picks, each at its weight in the step's mean.
 
@@ -315,13 +329,13 @@ def train_on_group(
     """
     settings = run.config.selection
     share = 1 / (run.config.train.groups * settings.picks)
-    if not run.scored():
+    if not scored:
         losses_N = run.model(inputs_NT, targets_NT)
         (losses_N.sum() * share).backward()
         return losses_N.detach(), Choice(torch.arange(len(losses_N), device=losses_N.device))
-    scored = slice(0, settings.prefix or None)
+    seen = slice(0, settings.prefix or None)
     with run.recorder.along(direction):
-        losses_N = run.model(inputs_NT[:, scored], targets_NT[:, scored])
+        losses_N = run.model(inputs_NT[:, seen], targets_NT[:, seen])
         losses_N.sum().backward()
     choice = run.method.choose(
         run.recorder,

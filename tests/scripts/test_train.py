@@ -255,6 +255,23 @@ def test_a_cascade_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
     assert log_rows(one, *identity) == log_rows(two, *identity)
 
 
+def test_a_prefilter_that_does_not_earn_is_off_and_scores_are_few(dataset, tmp_path, monkeypatch):
+    """Plain draws between scored steps, and one in four of these is scored; it predicts all the same."""
+    monkeypatch.setattr("selection.predictor.Predictor.separation", lambda self: 0.5)
+    rows = read_log(run(dataset, tmp_path / "run", train__steps=10, **CASCADE) / "selection").to_pandas()
+    assert sorted(set(rows["step"][rows["first_order"].notna()])) == [0, 8]
+    assert rows["predicted"].notna().all()
+    for (step, _), group in rows.groupby(["step", "group"]):
+        if step in (0, 8):
+            assert (group["pick"].iloc[:6] > -2).all()
+        else:
+            assert group["pick"].iloc[:2].tolist() == [0, 1]
+    monkeypatch.undo()
+    plain = run(dataset, tmp_path / "plain", train__steps=10, selection__every=8)
+    rows = read_log(plain / "selection").to_pandas()
+    assert sorted(set(rows["step"][rows["first_order"].notna()])) == [0, 8]
+
+
 def test_few_target_samples_are_all_that_steer(dataset, tmp_path, monkeypatch):
     from scripts import held_out
 

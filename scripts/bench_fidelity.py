@@ -28,7 +28,7 @@ from pipeline.shards import Manifest, inputs_and_targets
 from pipeline.stream import Candidates, CandidateStream, target_samples
 from scripts.config import Config, read
 from scripts.held_out import HeldOut
-from scripts.train import SCORED
+from scripts.run import SCORED
 from selection.direction import Direction, RunningDirection
 from selection.ghost import GhostRecorder
 

@@ -54,15 +54,26 @@ class Judge:
             self._correlations = [*self._correlations, correlation][-WINDOW:]
         self._decide(separation)
 
+    def findings(self) -> dict[str, float | None]:
+        """What both witnesses say, for the metrics."""
+        correlation = self.correlation if self._correlations else None
+        return {"prefilter_correlation": correlation, "prefilter_separation": self._separation}
+
     def _decide(self, separation: float) -> None:
+        self._separation = separation
         heard = len(self._correlations)
         error = float(np.std(self._correlations, ddof=1)) / math.sqrt(heard) if heard >= FEWEST else math.inf
         self.on = separation > SEPARATION[self.on] or self.correlation > ERRORS_ABOVE_ZERO[self.on] * error
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        padding = [math.nan] * (WINDOW - len(self._correlations))
-        return {"correlations": np.array(self._correlations + padding), "on": np.array([self.on], dtype=np.int64)}
+        heard = len(self._correlations)
+        return {
+            "correlations": np.pad(np.array(self._correlations), (0, WINDOW - heard)),
+            "separation": np.array([self._separation]),
+            "judged": np.array([heard, self.on], dtype=np.int64),
+        }
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        self._correlations = [value for value in np.asarray(state["correlations"]).tolist() if not math.isnan(value)]
-        self.on = bool(state["on"][0])
+        heard, on = state["judged"].tolist()
+        self._correlations, self._separation = state["correlations"][:heard].tolist(), float(state["separation"][0])
+        self.on = bool(on)

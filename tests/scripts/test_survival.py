@@ -23,8 +23,9 @@ from tests.scripts.nursery import Nursery
 from tests.scripts.test_train import log_rows, measured, options
 
 STEPS = {"train__steps": 8, "train__eval_every": 3, "train__checkpoint_every": 2, "model__n_layer": 1}
-# What outlives a step besides model and optimizer: a running direction, and a predictor that has been sent scores.
-STEPS |= {"selection__decay": 0.9, "selection__every": 3, "selection__drawn": 12, "selection__prefilter": "predictor"}
+# With all that outlives a step besides model and optimizer: a running direction, and a predictor that was sent scores.
+CASCADE = {"selection__every": 3, "selection__drawn": 12, "selection__prefilter": "predictor"}
+WHOLE = STEPS | CASCADE | {"selection__decay": 0.9}
 KILLING_SECONDS = 18  # runs are killed for so long, and then go on to their end
 HANG = 30
 
@@ -68,7 +69,7 @@ def _assert_same(folder, whole, why=""):
 def whole(nursery, dataset, tmp_path_factory):
     """A run of two ranks that nothing happened to, with a running direction."""
     folder = tmp_path_factory.mktemp("whole")
-    answer = nursery.run(options(dataset, folder / "run", **STEPS), folder / "log")
+    answer = nursery.run(options(dataset, folder / "run", **WHOLE), folder / "log")
     assert answer["codes"] == [0, 0], (folder / "log-0").read_text()
     return folder / "run", answer["changes"]
 
@@ -92,7 +93,7 @@ def test_killed_at_any_moment_a_run_goes_on_as_if_nothing_had_happened(nursery, 
         while True:
             again = {"train__resume": True} if folder.exists() else {}
             death = _some_death(draw, changes) if time.monotonic() - began < KILLING_SECONDS else {}
-            arguments = options(dataset, folder, **STEPS, **again)
+            arguments = options(dataset, folder, **WHOLE, **again)
             answer = nursery.run(arguments, tmp_path / "log", **death)
             if answer["codes"] == [0, 0]:
                 break
@@ -118,7 +119,7 @@ scripts.train.take_step = stepped
 
 def test_a_stopped_run_checkpoints_and_says_how_to_go_on(nursery, dataset, whole, tmp_path):
     """One rank of two gets the signal; both end after the same step."""
-    arguments = options(dataset, tmp_path / "run", **STEPS)
+    arguments = options(dataset, tmp_path / "run", **WHOLE)
     setup = _at(2, 1, "os.kill(os.getpid(), signal.SIGINT)")
     assert nursery.run(arguments, tmp_path / "log", setup=setup)["codes"] == [0, 0]
     told = (tmp_path / "log-0").read_text()
@@ -210,8 +211,7 @@ def test_torchrun_ends_when_a_rank_is_killed(dataset, tmp_path):
 
 
 def test_a_full_disk_leaves_the_last_good_state(nursery, dataset, whole, tmp_path):
-    settings = STEPS | {"selection__decay": 0.9}
-    arguments = options(dataset, tmp_path / "run", **settings)
+    arguments = options(dataset, tmp_path / "run", **WHOLE)
     full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))"
     # As a disk that fills up between the first checkpoint and the second.
     fills = "import scripts.train as t; save = t.Run.save\n"

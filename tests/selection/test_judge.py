@@ -77,4 +77,4 @@ def test_a_judge_is_restored_whole():
     again.load_state_dict(judge.state_dict())
     later = oscillating(0.0, seed=5)
     assert states(judge, later) == states(again, later)
-    assert judge.correlation == again.correlation
+    assert judge.findings() == again.findings()

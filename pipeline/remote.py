@@ -31,6 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_whole
+
 ATTEMPTS = 6
 FIRST_PAUSE = 0.5  # seconds before the second attempt, twice as long before each further one: 15.5 s in all
 STALL = 30.0  # seconds without a byte after which an attempt is given up
@@ -87,8 +89,8 @@ class Mirror:
         with self._writing(), _locked(folder / ".tokenizer.json.lock"):
             path = folder / "tokenizer.json"
             if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-                _replace(path, self._read("tokenizer.json"))
-            _replace(folder / "manifest.json", manifest)
+                write_whole(path, self._read("tokenizer.json"))
+            write_whole(folder / "manifest.json", manifest)
         return folder
 
     def shard(self, folder: Path, name: str, size: int, sha256: str) -> io.BufferedReader:
@@ -272,12 +274,6 @@ def _locked(path: Path, wait: bool = True) -> Iterator[bool]:
         yield True
     finally:
         os.close(handle)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _tell(line: str) -> None:

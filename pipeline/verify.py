@@ -1,10 +1,10 @@
 """Compare a dataset folder's shards with its manifest, byte by byte, and do without the broken ones."""
 
 import json
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from pipeline.files import write_whole
 from pipeline.shards import Manifest, OpenShard, Shard
 from pipeline.splits import SPLITS
 
@@ -43,15 +43,6 @@ def drop_shards(manifest: Manifest, names: Collection[str]) -> tuple[Manifest, P
         part["shards"] = kept
     told["dropped_shards"] = sorted({*told.get("dropped_shards", []), *names})
     before = path.with_name(f"manifest-{manifest.sha256[:12]}.json")
-    _write(before, content)
-    _write(path, json.dumps(told, indent=1, ensure_ascii=False).encode())
+    write_whole(before, content)
+    write_whole(path, json.dumps(told, indent=1, ensure_ascii=False).encode())
     return Manifest.load(manifest.folder), before
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

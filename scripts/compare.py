@@ -30,6 +30,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pipeline.files import write_whole
 from scripts.compare_page import page
 from scripts.compare_plot import draw
 from scripts.compare_results import Result, Results, read_result
@@ -92,7 +93,7 @@ def execute(trial: Trial, ranks: int) -> Result:
     """Runs the trial, or the rest of it."""
     trial.folder.parent.mkdir(parents=True, exist_ok=True)
     config, log = trial.beside(".toml"), trial.beside(".log")
-    config.write_text(to_toml(trial.config, {}))
+    write_whole(config, to_toml(trial.config, {}))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     command = [sys.executable, *launcher, "-m", "scripts.train", "--config", str(config)]
     code = launch(command + ["--train.resume"] * trial.folder.exists(), log)
@@ -126,9 +127,9 @@ def write(results: Results, command: list[str]) -> None:
     """OUT/results.csv, curves.png and README.md, of the runs that are over."""
     out = results.study.out
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.csv").write_text(as_csv(results))
+    write_whole(out / "results.csv", as_csv(results))
     draw(results, out / "curves.png")
-    (out / "README.md").write_text(page(results, command))
+    write_whole(out / "README.md", page(results, command))
 
 
 def run(study: Study, command: list[str], console: Console) -> Results:

@@ -1,6 +1,5 @@
 """One self-contained page about a run: no network, no script, opens from a file."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
+from pipeline.files import write_whole
 from scripts import report_figures as figures
 from scripts import report_questions as questions
 from scripts.report_format import Answer, cell, printable
@@ -44,9 +44,7 @@ def write_page(study: Study) -> Path:
     environment.filters |= {"printable": printable, "cell": cell}
     page = environment.get_template("report.html.j2").render(**_contents(study))
     path = study.run.folder / "report.html"
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, page)
     return path
 
 

@@ -6,6 +6,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from pipeline.files import write_whole
 from scripts.config import Config, to_toml
 
 
@@ -41,7 +42,7 @@ class RunFolder:
         """Makes the folder and writes config.toml."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.selection.mkdir(exist_ok=True)
-        _replace(self._config, to_toml(config, {"code_version": code_version(), **run}))
+        write_whole(self._config, to_toml(config, {"code_version": code_version(), **run}))
 
     def drop_metrics_from(self, step: int) -> None:
         """Forgets what was measured at `step` or later, for a run that is taken up again from there."""
@@ -49,7 +50,7 @@ class RunFolder:
             lines = self._metrics.read_text().splitlines(keepends=True)
             # A kill may leave half a line at the end; what it measured is measured again.
             whole = [line for line in lines if line.endswith("\n")]
-            _replace(self._metrics, "".join(line for line in whole if json.loads(line)["step"] < step))
+            write_whole(self._metrics, "".join(line for line in whole if json.loads(line)["step"] < step))
 
     def measure(self, **values) -> None:
         """Appends one line to metrics.jsonl, at once."""
@@ -69,12 +70,3 @@ def code_version() -> str:
     described = subprocess.run(command, capture_output=True, text=True)
     commit = f"+{described.stdout.strip()}" if described.returncode == 0 else ""
     return version("greats") + commit
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -25,8 +25,11 @@ from model.gpt2 import GPT2, GPT2Config
 from selection.direction import Direction, RunningDirection
 from selection.ghost import GhostRecorder
 from selection.methods import METHODS
+from selection.predictor import Predictor, ngram_features
+from selection.prefilter import Prefilter
 
 STEP_SIZE = 1e-4
+EVERY, DRAWN = 8, 8  # of the amortised modes: steps between scored ones, candidates drawn for one pick
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler that sees the memory is silent then
 
 
@@ -59,12 +62,14 @@ class Options:
 @dataclass
 class Mode:
     """name; what one step does; its floor, in units of one sample through one of {forward, input gradient, weight
-    gradient} (DESIGN section 9: plain training on k is 3k); the candidates it looks at."""
+    gradient} (DESIGN section 9: plain training on k is 3k); the candidates it looks at; how many steps `step` makes, of
+    which everything here is the average."""
 
     name: str
     step: Callable[[], None]
     floor: float
     candidates: int
+    steps: int = 1
 
 
 @dataclass
@@ -93,7 +98,7 @@ class Bench:
         config = GPT2Config(options.vocab_size, options.n_layer, options.n_head, options.n_embd, options.length)
         self.model = GPT2(config)
         self.k, self.N, self.T = options.picks, 2 * options.picks, options.length
-        shape = (self.N, options.length + 1)
+        shape = (DRAWN * self.k, options.length + 1)
         self._tokens = {name: torch.randint(0, options.vocab_size, shape) for name in ("pool", "target")}
 
     def batch(self, name: str, samples: int | Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
@@ -109,6 +114,7 @@ class Bench:
         k, N = self.k, self.N
         blocks = {"scored": lambda name: name.startswith("blocks.")}
         quarter, fewer = max(1, k // 4), k + k // 2
+        between = (EVERY - 1) * 3 * k
         return [
             Mode("plain, k", self.plain(k), 3 * k, k),
             Mode("plain, N", self.plain(N), 3 * N, N),
@@ -126,6 +132,20 @@ class Bench:
             ),
             Mode("  the same, prefix T/4", self.running(quarter, N, prefix=4), 3 * quarter + 2 * N / 4 + 3 * k, N),
             Mode("  prefix T/8, m = k/8", self.running(max(1, k // 8), N, prefix=8), 3 * k / 8 + 2 * N / 8 + 3 * k, N),
+            Mode(
+                "every 8th step rank 8 running, m = k/4",
+                self.amortised(quarter, RunningDirection(decay=0.9, rank=8)),
+                (between + 3 * quarter + 2 * N + k) / EVERY,
+                DRAWN * k,
+                EVERY,
+            ),
+            Mode(
+                "every 8th step rank 8, m = k",
+                self.amortised(k, RunningDirection(decay=0.0, rank=8)),
+                (between + 3 * k + 2 * N + k) / EVERY,
+                DRAWN * k,
+                EVERY,
+            ),
             Mode("two passes, m = k", self.two_passes(k), 3 * k + 4 * N + 3 * k, N),
             Mode("direct, sample by sample", self.direct(k), 3 * k + 3 * N + 3 * k, N),
             Mode("torch.func, vmap of grad", self.vmapped(k), 3 * k + 3 * N + 3 * k, N),
@@ -143,7 +163,7 @@ class Bench:
         self,
         recorder: GhostRecorder,
         name: str,
-        samples: int,
+        samples: int | Tensor,
         length: int | None = None,
         along: Direction | None = None,
     ) -> None:
@@ -182,6 +202,35 @@ class Bench:
             recorder.release()
             if prefix > 1:
                 self.model(*self.batch("pool", picks)).mean().backward()
+
+        return step
+
+    def amortised(self, m: int, running: RunningDirection) -> Callable[[], None]:
+        """EVERY steps, of which one is scored; a predictor shortlists of DRAWN k candidates at each. All that it does
+        is in: the n-grams too, which in a run the loader's processes count."""
+        recorder = GhostRecorder(self.model)
+        target, pool = (ngram_features(self._tokens[name].numpy()) for name in ("target", "pool"))
+        prefilter = Prefilter(Predictor(target, pool, pool))
+
+        def step() -> None:
+            for number in range(EVERY):
+                self.clear()
+                features_nF = ngram_features(self._tokens["pool"].numpy())
+                ranking = prefilter.rank(features_nF[None])
+                if number == 0:
+                    shortlist_N = ranking.shortlist(0, self.N, explore=0.25)
+                    self._record(recorder, "target", m)
+                    direction = running.update(recorder)
+                    self._record(recorder, "pool", torch.from_numpy(shortlist_N), along=direction)
+                    choice = METHODS["topk"].choose(recorder, direction, self.k, step_size=STEP_SIZE)
+                    recorder.add_gradient(choice.picks, 1 / self.k)
+                    recorder.release()
+                    scores_N = choice.scores.numpy()
+                    prefilter.send(features_nF[None, shortlist_N], ranking.predicted_gn[:, shortlist_N], scores_N[None])
+                else:
+                    picks = torch.from_numpy(ranking.shortlist(0, self.k))
+                    self.model(*self.batch("pool", picks)).mean().backward()
+                prefilter.catch_up()
 
         return step
 
@@ -257,7 +306,7 @@ def measure(bench: Bench, rounds: int, console: Console) -> dict[str, Cost]:
         for mode in modes:
             started = time.perf_counter()
             mode.step()
-            costs[mode.name].seconds.append(time.perf_counter() - started)
+            costs[mode.name].seconds.append((time.perf_counter() - started) / mode.steps)
             bench.clear()
     return costs
 

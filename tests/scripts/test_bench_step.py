@@ -42,6 +42,18 @@ def test_floors_are_those_of_the_cost_model():
     assert floors["first order exact, m = k"] == pytest.approx(10 / 3)
     assert floors["rank 8, m = k"] == pytest.approx(8 / 3)
     assert floors["rank 8 running, m = k/4"] == pytest.approx(5.75 / 3)
+    assert floors["every 8th step rank 8 running, m = k/4"] == pytest.approx((7 * 3 + 5.75) / (8 * 3))
+
+
+def test_amortised_modes_score_one_step_in_eight(monkeypatch):
+    """Of 64 drawn for 8 picks: passes over the target samples, the shortlist, and seven times the picks."""
+    bench, passes = Bench(TINY), []
+    forward = bench.model.forward
+    monkeypatch.setattr(bench.model, "forward", lambda *batch: passes.append(len(batch[0])) or forward(*batch))
+    mode = next(mode for mode in bench.modes() if mode.name == "every 8th step rank 8, m = k")
+    mode.step()
+    assert (mode.steps, mode.candidates) == (8, 32)
+    assert passes == [4, 8, *[4] * 7]
 
 
 def test_peak_memory_is_counted():

@@ -8,6 +8,7 @@ one runs no code that it brings (model/safe_load.py).
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, e
         ) from error
     set_state_dict(model, optimizer, model_state_dict=tensors["model"], optim_state_dict=tensors["optimizer"])
     return read_state(checkpoint)
+
+
+def read_tensors(checkpoint: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Fills whole tensors by their names, such as `prefilter.weights`, in one process that needs no others.
+
+    Raises ValueError when the files are damaged, or have no such tensor of that shape.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it tells that there is one process
+            dcp.load(dict(tensors), storage_reader=SafeReader(checkpoint), planner=SafePlanner(), no_dist=True)
+    except CheckpointException as error:
+        raise ValueError(f"checkpoint {checkpoint} cannot be read: {_reason(error)}") from error
 
 
 def read_state(checkpoint: Path) -> dict:

@@ -7,6 +7,7 @@
     python -m scripts.report runs/demo --source NAME    # over time, its documents
     python -m scripts.report runs/demo --step 100       # what was in it, with text
     python -m scripts.report runs/demo --ask bias       # what the choice favours
+    python -m scripts.report runs/demo --ask predictor  # how well a prefilter foresaw the scores, what it likes
     python -m scripts.report runs/demo --ask samples --order contribution --csv
     python -m scripts.report runs/demo --against runs/b # how two runs differ
 
@@ -25,8 +26,10 @@ from rich.text import Text
 from scripts import report_questions as questions
 from scripts.report_format import WIDTH, Answer, as_csv, as_json, print_answers, printable
 from scripts.report_plot import plot
-from scripts.report_questions import PLAIN, Study
-from scripts.report_run import Run
+from scripts.report_questions import PLAIN
+from scripts.report_run import Run, Study
+
+Question = Literal["samples", "documents", "sources", "time", "early-late", "returning", "bias", "gaps", "predictor"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Options:
 
     run: tyro.conf.Positional[Path]
     """Run folder: the --out of scripts.train."""
-    ask: Literal["samples", "documents", "sources", "time", "early-late", "returning", "bias", "gaps"] | None = None
+    ask: Question | None = None
     """A question to the whole log."""
     order: str | None = None
     """Column that --ask samples (default: contribution) and documents (default: mean_score) are ordered by."""

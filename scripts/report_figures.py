@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from scripts.report_format import printable
 from scripts.report_run import Run
+from selection.judge import WINDOW
 
 # Okabe and Ito's palette without its yellow and black, which vanish on white and on dark paper.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -99,12 +100,29 @@ def histogram(bins: pa.Table) -> str:
 
 
 @matplotlib.rc_context(_STYLE)
-def bias(bins: pa.Table, xlabel: str, overall: float) -> str:
+def predictions(correlations: pa.Table, means: list[tuple], off: list[tuple]) -> str:
+    """Correlations of scored steps as dots, their running mean, and shades where the prefilter was off."""
+    figure, axes = _figure()
+    steps, values = (correlations[name].to_pylist() for name in ("step", "correlation"))
+    axes.axhline(0, color=OTHER, linewidth=0.8)
+    axes.plot(steps, values, color=OTHER, marker=".", markersize=3, linestyle="", label="one scored step")
+    axes.plot(*_columns(means), color=COLOURS[0], linewidth=1.5, label=f"mean of the last {WINDOW}")
+    for number, (first, last) in enumerate(off):
+        label = "prefilter off" if number == 0 else None
+        axes.axvspan(first - 0.5, last + 0.5, color=COLOURS[3], alpha=0.2, linewidth=0, label=label)
+    axes.set(xlabel="step", ylabel="correlation")
+    _legend_above(axes)
+    return _svg(figure)
+
+
+@matplotlib.rc_context(_STYLE)
+def bias(bins: pa.Table, xlabel: str) -> str:
     """Pick rate over the bins of a feature, each drawn at its place among the candidates."""
     rows = bins.to_pylist()
     figure, axes = _figure(height=2.4)
     places = range(len(rows))
     axes.bar(places, [row["pick_rate"] for row in rows], color=COLOURS[0], width=0.85)
+    overall = sum(row["picked"] for row in rows) / sum(row["offered"] for row in rows)
     axes.axhline(overall, color=COLOURS[3], linestyle="--", linewidth=1.2, label="all candidates")
     every = 1 if len(rows) <= 5 else 3
     axes.set_xticks(list(places)[::every], [_short(row["low"]) for row in rows][::every])

@@ -5,13 +5,15 @@ import io
 import json
 import math
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from selection.log import DROPPED, REJECTED
 
 WIDTH = 100  # columns of a terminal that tables must fit in
 _PREVIEW = 80  # characters of a text shown in a table
@@ -24,7 +26,7 @@ class Answer:
     """A table that answers a question. `name` is its key in JSON; a column `text` holds text of documents.
 
     In a terminal `shown` stands for the table, if given; `upright` writes its one row downwards; `whole_text`
-    prints texts in full below it.
+    prints texts in full below it, `above` is printed over it.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Answer:
     shown: pa.Table | None = None
     upright: bool = False
     whole_text: bool = False
+    above: list[Text] = field(default_factory=list)
 
 
 def printable(text: str) -> str:
@@ -45,6 +48,11 @@ def printable(text: str) -> str:
         else char
         for char in text
     )
+
+
+def visible(text: str) -> str:
+    """The text with every character that cannot be seen as an escape, blanks as ␣."""
+    return printable(text).replace("\n", r"\n").replace("\t", r"\t").replace(" ", "␣")
 
 
 def one_line(text: str, length: int = _PREVIEW) -> str:
@@ -82,7 +90,7 @@ def cell(value, name: str) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if name == "pick":
-        return "rejected" if value < 0 else str(value)
+        return {REJECTED: "rejected", DROPPED: "dropped"}.get(value, str(value))
     return number(value, name)
 
 
@@ -110,6 +118,8 @@ def print_answers(answers: list[Answer], console: Console) -> None:
     for answer in answers:
         shown = answer.table if answer.shown is None else answer.shown
         console.print(Text(answer.title, style="bold"))
+        for line in answer.above:
+            console.print(line, no_wrap=True)
         console.print(_upright(shown) if answer.upright else _table(shown, previews=not answer.whole_text))
         if answer.whole_text:
             for text in shown["text"].to_pylist():

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-import pyarrow as pa
 from markupsafe import Markup
 
 from pipeline.files import write_whole
 from scripts import report_figures as figures
 from scripts import report_questions as questions
 from scripts.report_format import Answer, cell, printable
-from scripts.report_questions import Study
-from selection import attribution, trends
+from scripts.report_predictor import off_periods, off_steps, running_mean
+from scripts.report_run import Study
+from selection import attribution, predictions, trends
 
 TOP = 10  # documents at either end
 WINDOWS = 20  # stretches of steps in the figures over time
@@ -20,7 +20,7 @@ _FEATURES = {
     "bias_length": "document length in characters, least of the bin",
     "bias_position": "position in the document, least of the bin",
     "bias_rarity": "token rarity in bits per token, least of the bin",
-    "bias_loss": "loss when offered in nats, least of the bin",
+    "bias_loss": "loss when scored in nats, least of the bin",
 }
 
 
@@ -59,7 +59,7 @@ def _contents(study: Study) -> dict:
     return {
         "run": study.run,
         "numbers": numbers,
-        "pictures": _pictures(study, numbers.table),
+        "pictures": _pictures(study),
         "tables": [table for table in tables if table.table.num_rows],
         "documents": [(answer, answer.table.to_pylist()) for answer in documents],
         "rows": _rows,
@@ -67,7 +67,7 @@ def _contents(study: Study) -> dict:
     }
 
 
-def _pictures(study: Study, numbers: pa.Table) -> list[Picture]:
+def _pictures(study: Study) -> list[Picture]:
     found = []
 
     def add(caption: str, svg: str) -> None:
@@ -80,12 +80,17 @@ def _pictures(study: Study, numbers: pa.Table) -> list[Picture]:
         over_time, sources = trends.over_time(study.log, WINDOWS), attribution.sources(study.log)
         add("What was trained on, by source", figures.stream(over_time, sources, "picked"))
         add("Pick rate by source", figures.stream(over_time, sources, "pick_rate"))
+    if study.run.has_prefilter:
+        correlations = predictions.correlations(study.log)
+        off = off_periods(off_steps(study.run)[0])
+        if correlations.num_rows:
+            svg = figures.predictions(correlations, running_mean(correlations), off)
+            add("Correlation of predictions and scores", svg)
     scores = attribution.score_histogram(study.log)
     if scores.num_rows:
         add("First-order scores of picked and rejected candidates", figures.histogram(scores))
-    overall = numbers["picks"][0].as_py() / max(numbers["candidates"][0].as_py(), 1)
     for answer in questions.biases(study):
-        add(answer.title, figures.bias(answer.table, _FEATURES[answer.name], overall))
+        add(answer.title, figures.bias(answer.table, _FEATURES[answer.name]))
     return found
 
 

@@ -1,37 +1,14 @@
 """The questions of the report: each takes an opened run and gives a list of answers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from scripts.report_format import Answer
-from scripts.report_run import Run, Texts, load_run, open_log, open_texts
+from scripts.report_predictor import predictor
+from scripts.report_run import Study
 from selection import attribution, bias, history, overlap, trends
-from selection.attribution import OpenLog
-
-
-@dataclass
-class Study:
-    """A run, its log and, where the dataset is at hand, its texts. A context manager that closes the log."""
-
-    run: Run
-    log: OpenLog
-    texts: Texts | None
-
-    @classmethod
-    def open(cls, folder: Path, dataset: Path | None) -> "Study":
-        run = load_run(folder)
-        texts = open_texts(run, dataset)
-        return cls(run, open_log(run, texts), texts)
-
-    def __enter__(self) -> "Study":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.log.__exit__(*exception)
 
 
 def numbers(study: Study) -> Answer:
@@ -48,6 +25,8 @@ def numbers(study: Study) -> Answer:
         "samples": counts["samples"],
         "picks": counts["picks"],
         "scored": counts["scored"],
+        "dropped_unscored": counts["dropped"] or None,
+        "picks_unscored": counts["picks_unscored"] if counts["dropped"] else None,
         "not_finite": counts["not_finite"],
         "seconds": run.training[-1]["seconds"] if run.training else None,
         "seconds_per_step": run.training[-1]["seconds"] / len(run.training) if run.training else None,
@@ -66,12 +45,15 @@ _NOTHING_SCORED = (
 
 
 def overview(study: Study, top: int) -> list[Answer]:
-    """What the report shows when nothing is asked: numbers, gaps, sources, the highest and lowest
+    """What the report shows when nothing is asked: numbers, gaps, sources, the prefilter, the highest and lowest
     documents."""
     answers = [numbers(study), *_gaps(study)]
+    if study.log.knows_documents:
+        answers += sources(study)
+    if study.run.has_prefilter:
+        answers += predictor(study, top)
     if not study.log.knows_documents:
         return answers
-    answers.append(sources(study)[0])
     scored = answers[0].table["scored"][0].as_py()
     if scored:
         for lowest, name in ((False, "highest"), (True, "lowest")):
@@ -89,6 +71,12 @@ def sources(study: Study) -> list[Answer]:
         "lift: share of the picks over share of the pool.\n"
         "contribution: how much the picks lowered the loss on the target samples, to first order."
     )
+    picked, unscored = (pc.sum(table[name]).as_py() or 0 for name in ("picked", "picked_unscored"))
+    if 0 < round(unscored) < round(picked):
+        note += (
+            f"\nIt is known of the {picked - unscored:,.0f} picks of {picked:,.0f} that were scored; mean scores are "
+            "over what was scored."
+        )
     return [Answer("sources", "Sources, by pick rate", table, note, shown)]
 
 
@@ -110,7 +98,7 @@ def early_late(study: Study) -> list[Answer]:
 
 def returning(study: Study) -> list[Answer]:
     table = trends.returning(study.log)
-    note = "" if table.num_rows else "No scored sample came twice: the run is shorter than an epoch."
+    note = "" if table.num_rows else "No sample was scored twice: the run is shorter than an epoch, or scored little."
     return [Answer("returning", "Standing of a sample in its group when it came again", table, note)]
 
 
@@ -119,7 +107,7 @@ def biases(study: Study) -> list[Answer]:
         "length": "Pick rate by document length (characters)",
         "position": "Pick rate by position in the document (0 = beginning)",
         "rarity": "Pick rate by token rarity (bits per token)",
-        "loss": "Pick rate by loss when offered (nats)",
+        "loss": "Pick rate by loss when scored (nats)",
     }
     table = bias.bias(study.log)
     return [
@@ -139,7 +127,7 @@ def gaps(study: Study) -> list[Answer]:
 
 def samples(study: Study, order: str, lowest: bool, top: int) -> list[Answer]:
     table = attribution.samples(study.log, order, lowest, top)
-    shown = table.select(["sample_id", "offered", "picked", "mean_score", "contribution"])
+    shown = table.select(["sample_id", "offered", "scored", "picked", "mean_score", "contribution"])
     title = f"Samples of {_end(lowest)} {order}"
     return [Answer("samples", title, _with_text(study, table), "", _with_text(study, shown))]
 
@@ -153,7 +141,8 @@ def sample(study: Study, sample_id: int) -> list[Answer]:
     """One sample: its text, every time it was offered, and what it lost to."""
     table = history.sample_history(study.log, sample_id)
     shown = table.drop_columns(["sample_id", "candidates"])
-    note = "margin: score less the bar it had to clear (rejected) or less the best rejected score (picked)."
+    note = "margin: score less the bar it had to clear (rejected) or less the best rejected score (picked)"
+    note += "; in steps without scores, of what was predicted." if study.run.has_prefilter else "."
     answers = [Answer("history", f"Sample {sample_id}, every time it was offered", table, note, shown)]
     if study.texts:
         spans = study.texts.spans(sample_id)
@@ -227,6 +216,7 @@ PLAIN: dict[str, Callable[[Study], list[Answer]]] = {
     "returning": returning,
     "bias": biases,
     "gaps": gaps,
+    "predictor": predictor,
 }
 
 
@@ -244,7 +234,7 @@ def _gaps(study: Study) -> list[Answer]:
 
 def _documents(study: Study, name: str, title: str, table: pa.Table) -> Answer:
     shown = table.select(
-        [c for c in ("document", "source", "picked", "offered", "mean_score") if c in table.column_names]
+        [c for c in ("document", "source", "picked", "scored", "offered", "mean_score") if c in table.column_names]
     )
     if study.texts and table.num_rows:
         where = history.first_samples(study.log, table["document"].to_pylist())

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from selection.attribution import OpenLog, spans_table
 
-# Token frequencies are estimated from at most this many training samples, evenly spaced.
+# Frequencies of tokens and n-grams are taken from at most this many training samples, evenly spaced.
 FREQUENCY_SAMPLES = 2_000
 # Samples whose spans are looked up and written at a time.
 CHUNK = 16_384
@@ -36,6 +36,14 @@ class Run:
     @property
     def method(self) -> str:
         return self.config["selection"]["method"]
+
+    @property
+    def scores(self) -> bool:
+        return self.method != "regular"
+
+    @property
+    def has_prefilter(self) -> bool:
+        return self.config["selection"].get("prefilter", "none") != "none"
 
     @property
     def name(self) -> str:
@@ -91,8 +99,7 @@ class Texts:
         ends = np.flatnonzero(tokens == self.manifest.end_of_text)
         parts = np.split(tokens, ends)
         parts = [part[part != self.manifest.end_of_text] for part in parts]
-        decode = functools.partial(self._tokenizer.decode, skip_special_tokens=False)
-        return [decode(part.tolist()) for part in parts if len(part)]
+        return [self.decode(part.tolist()) for part in parts if len(part)]
 
     def text(self, sample_id: int) -> str:
         """The whole text of a sample; documents are parted by an empty line."""
@@ -105,13 +112,19 @@ class Texts:
         bits_NT = np.where(counted_NT, self.bits[tokens_NT], 0)
         return bits_NT.sum(1) / np.maximum(counted_NT.sum(1), 1)
 
+    def decode(self, tokens: list[int]) -> str:
+        return self._tokenizer.decode(tokens, skip_special_tokens=False)
+
+    def spread_tokens(self) -> np.ndarray:
+        """[n, T1], tokens of evenly spaced training samples: enough for frequencies."""
+        total = self.reader.samples
+        places = np.unique(np.linspace(0, total - 1, min(total, FREQUENCY_SAMPLES)).astype(np.int64))
+        return self.reader.tokens(self.manifest.sample_ids("train", places))
+
     @functools.cached_property
     def bits(self) -> np.ndarray:
         """-log2 of every token's probability, [V]: add-one counts over evenly spaced training samples."""
-        total = self.reader.samples
-        places = np.unique(np.linspace(0, total - 1, min(total, FREQUENCY_SAMPLES)).astype(np.int64))
-        ids = self.manifest.sample_ids("train", places)
-        counts = 1.0 + np.bincount(self.reader.tokens(ids).ravel(), minlength=self.manifest.vocab_size)
+        counts = 1.0 + np.bincount(self.spread_tokens().ravel(), minlength=self.manifest.vocab_size)
         return -np.log2(counts / counts.sum())
 
 
@@ -162,6 +175,27 @@ def open_log(run: Run, texts: Texts | None) -> OpenLog:
             ) from error
         log.define("spans", [*known, path])
     return log
+
+
+@dataclass
+class Study:
+    """A run, its log and, where the dataset is at hand, its texts. A context manager that closes the log."""
+
+    run: Run
+    log: OpenLog
+    texts: Texts | None
+
+    @classmethod
+    def open(cls, folder: Path, dataset: Path | None) -> "Study":
+        run = load_run(folder)
+        texts = open_texts(run, dataset)
+        return cls(run, open_log(run, texts), texts)
+
+    def __enter__(self) -> "Study":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.log.__exit__(*exception)
 
 
 def _readable(paths: list[Path]) -> list[Path]:

@@ -3,9 +3,13 @@
 `OpenLog` opens a log folder of any number of files as views of an in-process DuckDB, which streams them: memory
 stays within `MEMORY` whatever the number of rows. Every question is one function that returns a pyarrow table.
 `selection.trends` asks how scores and picks change with time, `selection.bias` what the choice favours,
-`selection.history` what happened to one sample or in one step, `selection.overlap` how two runs differ.
+`selection.history` what happened to one sample or in one step, `selection.overlap` how two runs differ,
+`selection.predictions` how well a prefilter foresaw the scores.
 
-**Score** is the first-order score <g_i, v> where it was measured and finite.
+**Offered** is every candidate that was drawn, and pick rates are over all of these, dropped ones included.
+
+**Score** is the first-order score <g_i, v> where it was measured and finite. Means of scores are over what was scored:
+behind a prefilter, over its shortlists, which are not a fair sample of what was drawn.
 
 **Contribution** of a candidate that was trained on, in the sense of In-Run Data Shapley (Wang et al.,
 arXiv 2406.11011, first-order form: sum over steps of eta <g_i, v>): the drop of the validation loss that its
@@ -18,7 +22,9 @@ what the paper calls eta is here learning_rate / (picks of the step over all gro
 The second is the paper's second-order term with the Hessian replaced by c times the identity (DESIGN,
 section 4). It needs the log's `interaction` and `self_norm`, leaves out pairs in different groups (they are
 never multiplied), and is null where one was not measured. A candidate that was not picked contributes
-nothing: 0. Both are for the plain gradient step, whatever the optimizer was.
+nothing: 0. What a pick contributed that was not scored is unknown: null. Totals add up what is known, are null
+where nothing that was picked is, and `picked_unscored` says how much of `picked` they leave out. Both are for the
+plain gradient step, whatever the optimizer was.
 
 **Documents and sources.** A packed sample is made of spans of several documents. Each span owns the share of
 the sample that its characters make up, and of everything that happened to the sample. So `offered` and
@@ -33,7 +39,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from selection.log import SCHEMA, check_files
+from selection.log import DROPPED, SCHEMA, check_files
 
 MEMORY = "1GB"  # beyond it DuckDB spills to a temporary folder
 
@@ -122,7 +128,8 @@ class OpenLog:
         """The answer to a DuckDB query over `candidates`, `spans` and `steps`; `$name` stands for a
         parameter.
 
-        `candidates` has the log's columns and: is_pick (boolean), score, contribution, second_order.
+        `candidates` has the log's columns and: is_pick, is_scored (boolean; by a gradient's product or its norm),
+        score, contribution, second_order.
         """
         return self._database.sql(query, params=parameters or None).to_arrow_table()
 
@@ -133,6 +140,7 @@ CREATE VIEW steps AS
 CREATE VIEW candidates AS
     SELECT log.*,
         pick >= 0 AS is_pick,
+        first_order IS NOT NULL OR self_norm IS NOT NULL AS is_scored,
         CASE WHEN isfinite(first_order) THEN first_order END AS score,
         learning_rate::DOUBLE / picks AS step_size,
         CASE WHEN is_pick THEN step_size * score ELSE 0 END AS contribution,
@@ -146,22 +154,27 @@ TOTALS = {
     "offered": "sum(share)",
     "picked": "coalesce(sum(share) FILTER (is_pick), 0)",
     "pick_rate": "coalesce(sum(share) FILTER (is_pick), 0) / sum(share)",
+    "scored": "coalesce(sum(share) FILTER (score IS NOT NULL), 0)",
+    "picked_unscored": "coalesce(sum(share) FILTER (is_pick AND score IS NULL), 0)",
     "mean_score": "sum(share * score) / (sum(share) FILTER (score IS NOT NULL))",
     "total_score": "sum(share * score)",
-    "contribution": "sum(share * contribution)",
-    "second_order": "sum(share * second_order)",
+    # Over the picks alone: the zeros of the others would make 0 of what is unknown.
+    "contribution": "CASE WHEN bool_or(is_pick) THEN sum(share * contribution) FILTER (is_pick) ELSE 0 END",
+    "second_order": "CASE WHEN bool_or(is_pick) THEN sum(share * second_order) FILTER (is_pick) ELSE 0 END",
 }
 ALL_TOTALS = ", ".join(f"{formula} AS {name}" for name, formula in TOTALS.items())
 
 
 def summary(log: OpenLog) -> pa.Table:
-    """One row: first and last step, steps, groups a step, ranks, candidates, distinct samples, picks, how
-    many were scored, and how many quantities came out as NaN or infinite."""
-    return log.ask("""
+    """One row: first and last step, steps, groups a step, ranks, candidates (all that were drawn), distinct samples,
+    picks, how many candidates have a first-order score, how many were dropped before any, how many picks have none,
+    and how many quantities came out as NaN or infinite."""
+    return log.ask(f"""
         SELECT min(step) AS first_step, max(step) AS last_step, count(DISTINCT step) AS steps,
             count(DISTINCT "group") AS groups, count(DISTINCT rank) AS ranks, count(*) AS candidates,
             count(DISTINCT sample_id) AS samples, count(*) FILTER (is_pick) AS picks,
-            count(first_order) AS scored,
+            count(first_order) AS scored, count(*) FILTER (pick = {DROPPED}) AS dropped,
+            count(*) FILTER (is_pick AND first_order IS NULL) AS picks_unscored,
             count(*) FILTER (NOT isfinite(loss) OR NOT isfinite(first_order)) AS not_finite
         FROM candidates""")
 
@@ -205,23 +218,23 @@ def documents(
 ) -> pa.Table:
     """The `top` documents by a column, with their source; columns as in `samples`, weighted by shares.
 
-    Ordered by a mean or a rate, only documents of which half a sample or more was offered are compared: the
-    mean of a sliver says more about its neighbours in the sample. `source` keeps to one source.
+    Ordered by a mean or a rate, only documents of which half a sample or more was scored or offered are compared:
+    the mean of a sliver says more about its neighbours in the sample. `source` keeps to one source.
     """
     formula, direction = _ordering(order, lowest)
+    enough = {"mean_score": f"{TOTALS['scored']} >= 0.5", "pick_rate": "sum(share) >= 0.5"}.get(order, "true")
     # Everything is added up for the best documents only: with millions of documents that saves most of the
     # time.
     return log.ask(
         f"""WITH best AS (
             SELECT document, {formula} AS value FROM candidates JOIN spans USING (sample_id)
             WHERE $source IS NULL OR source = $source
-            GROUP BY document HAVING sum(share) >= $least
+            GROUP BY document HAVING {enough}
             ORDER BY value {direction}, document LIMIT $top)
         SELECT document, any_value(source) AS source, {ALL_TOTALS}
         FROM candidates JOIN (SELECT * FROM spans SEMI JOIN best USING (document)) USING (sample_id)
         GROUP BY document ORDER BY {order} {direction}, document""",
         top=top,
-        least=0.5 if order in ("mean_score", "pick_rate") else 0.0,
         source=source,
     )
 
@@ -240,7 +253,7 @@ def sources(log: OpenLog) -> pa.Table:
 
 
 def score_histogram(log: OpenLog, bins: int = 40) -> pa.Table:
-    """How many candidates were picked and rejected with a score in [low, high): low, high, picked, rejected.
+    """How many scored candidates were picked and rejected with a score in [low, high): low, high, picked, rejected.
 
     The bins are equally wide between the 1st and the 99th percentile of the scores; the first and the last
     one count what lies beyond, too. Bins that nothing falls in are left out.

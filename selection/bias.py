@@ -19,7 +19,7 @@ _FEATURED = """
     FROM spans JOIN (SELECT document, max("last") AS length FROM spans GROUP BY document) USING (document)"""
 _VALUES = """(
     SELECT coalesce(share, 1) AS share, is_pick, score, step, sample_id, length, position, rarity,
-        CASE WHEN isfinite(loss) THEN loss END AS loss
+        CASE WHEN is_scored AND isfinite(loss) THEN loss END AS loss
     FROM candidates LEFT JOIN featured USING (sample_id))"""
 
 
@@ -31,6 +31,9 @@ def bias(log: OpenLog) -> pa.Table:
     document the sample's span begins, 0 to 1; `rarity`: mean bits per token of the sample under the unigram
     distribution of the training tokens; `loss`: mean token loss at the time it was offered. A span weighs its share
     of the sample. Candidates for which a feature is unknown are left out of its bins.
+
+    The first three are known of all that were drawn, so theirs are pick rates of prefilter and scores together. The
+    bins of `loss` hold what was scored: of the others only those trained on have a loss, whose rate would be 1.
     """
     with log.temporary("featured", _FEATURED):
         limits = _limits(log)
@@ -67,7 +70,7 @@ def _limits(log: OpenLog) -> dict[str, list[float]]:
     ends = log.ask("""
         SELECT [min(length), max(length)] AS length, [min(position), max(position)] AS position,
             [min(rarity), max(rarity)] AS rarity,
-            (SELECT [min(loss), max(loss)] FROM candidates WHERE isfinite(loss)) AS loss
+            (SELECT [min(loss), max(loss)] FROM candidates WHERE is_scored AND isfinite(loss)) AS loss
         FROM featured""").to_pylist()[0]
     return {
         feature: [*sorted({ends[feature][0], *quantiles[feature]}), ends[feature][1]]

@@ -1,29 +1,42 @@
 """Why a sample was picked or left out: what it was offered against, every time.
 
-**Margin** of a candidate: its score less the bar it had to clear. For one that was rejected the bar is the lowest
-score among the picks of its group (margin <= 0 under first-order selection: so much was missing); for a pick it is
-the highest score among the rejected (so much it could have lost). In a step that a predictor picked in, the scores
-compared are the predicted ones. Null without a score, or without an other side.
+A candidate that was scored competed by its score with the others of its group that were; one that was not (a prefilter
+dropped it, or picked in a step between scored ones) competed by what was predicted for it with all of its group.
+
+**Margin** of a candidate: its score, or prediction, less the bar it had to clear. For one that was rejected or dropped
+the bar is the lowest among the picks (margin <= 0 under first-order selection: so much was missing); for a pick it is
+the highest among the others (so much it could have lost). Null without a score or prediction, without an other side,
+where picks were not those of the highest predictions (the prefilter was switched off), and for what was left out of a
+shortlist, where picks are by another measure, and the shortlist is partly drawn at random.
 """
 
 import pyarrow as pa
 
-from selection.attribution import OpenLog
+from selection.attribution import TOTALS, OpenLog
 
+# `lowest` and `highest` are those of the picks and of the others, among the scored or among the rest of the group.
 _RANKED = """
-    SELECT *, count(*) OVER whole AS candidates,
-        CASE WHEN value IS NOT NULL THEN rank() OVER (whole ORDER BY value DESC NULLS LAST) END AS rank_in_group,
-        value - CASE WHEN is_pick THEN max(value) FILTER (NOT is_pick) OVER whole
-                     ELSE min(value) FILTER (is_pick) OVER whole END AS margin
-    FROM (SELECT *, coalesce(score, predicted) AS value FROM asked) WINDOW whole AS (PARTITION BY step, "group")"""
+    SELECT *, CASE WHEN is_scored OR (NOT any_scored AND (lowest >= highest) IS NOT FALSE)
+                   THEN value - CASE WHEN is_pick THEN highest ELSE lowest END END AS margin
+    FROM (
+        SELECT *, bool_or(is_scored) OVER whole AS any_scored,
+            CASE WHEN is_scored THEN count(*) OVER rivals ELSE count(*) OVER whole END AS candidates,
+            CASE WHEN score IS NOT NULL THEN rank() OVER (rivals ORDER BY score DESC NULLS LAST)
+                 WHEN value IS NOT NULL THEN rank() OVER (whole ORDER BY predicted DESC NULLS LAST)
+            END AS rank_in_group,
+            min(value) FILTER (is_pick) OVER rivals AS lowest,
+            max(value) FILTER (NOT is_pick) OVER rivals AS highest
+        FROM (SELECT *, CASE WHEN is_scored THEN score ELSE predicted END AS value FROM asked)
+        WINDOW whole AS (PARTITION BY step, "group"), rivals AS (PARTITION BY step, "group", is_scored))"""
 
 _COLUMNS = 'step, "group", sample_id, pick, score, predicted, loss, rank_in_group, candidates, margin'
+_OF_SAMPLES = ("offered", "picked", "scored", "mean_score", "contribution")
 
 
 def sample_history(log: OpenLog, sample_id: int) -> pa.Table:
     """Every time a sample was offered, by step: step, group, sample_id, pick, score, predicted, loss,
-    rank_in_group (1 = highest score), candidates (of the group), margin, and `lost_to`: where it was
-    rejected, the sample ids of the up to three picks whose scores were the nearest above the bar.
+    rank_in_group (1 = highest score, or prediction), candidates that it was ranked among, margin, and `lost_to`:
+    where it was not picked, the sample ids of the up to three picks whose scores were the nearest above the bar.
 
     Raises ValueError if the log has no such sample.
     """
@@ -46,14 +59,15 @@ def sample_history(log: OpenLog, sample_id: int) -> pa.Table:
 
 
 def step_contents(log: OpenLog, step: int) -> pa.Table:
-    """Every candidate of a step, by group, the picks first: columns as in `sample_history`, without lost_to.
+    """Every candidate of a step, by group, the picks first, the dropped last: columns as in `sample_history`,
+    without lost_to.
 
     Raises ValueError if the log has no such step.
     """
     table = log.ask(
         f"""WITH asked AS (SELECT * FROM candidates WHERE step = $step)
         SELECT {_COLUMNS} FROM ({_RANKED})
-        ORDER BY "group", NOT is_pick, pick, coalesce(score, predicted) DESC, sample_id""",
+        ORDER BY "group", NOT is_pick, NOT is_scored, greatest(pick, -1), value DESC, sample_id""",
         step=step,
     )
     if not table.num_rows:
@@ -74,14 +88,15 @@ def first_samples(log: OpenLog, documents: list[str]) -> dict[str, int]:
 
 def document_samples(log: OpenLog, document: str) -> pa.Table:
     """The samples that a document is part of, in its order: sample_id, first, last (characters of the
-    document), share (of the sample), offered, picked, mean_score and contribution (of the whole sample).
+    document), share (of the sample), offered, picked, scored, mean_score and contribution (of the whole sample).
 
     Raises ValueError if no logged sample has any of it.
     """
+    columns = ", ".join(f"{TOTALS[name]} AS {name}" for name in _OF_SAMPLES)
     table = log.ask(
-        """SELECT sample_id, "first", "last", any_value(share) AS share, count(*) AS offered,
-            count(*) FILTER (is_pick) AS picked, avg(score) AS mean_score, sum(contribution) AS contribution
-        FROM (SELECT * FROM spans WHERE document = $document) JOIN candidates USING (sample_id)
+        f"""SELECT sample_id, "first", "last", any_value(part) AS share, {columns}
+        FROM (SELECT * EXCLUDE (share), share AS part, 1.0::DOUBLE AS share FROM spans WHERE document = $document)
+            JOIN candidates USING (sample_id)
         GROUP BY sample_id, "first", "last" ORDER BY "first", sample_id""",
         document=document,
     )

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from selection.attribution import OpenLog, sources
 
-# Rank correlations are taken over at most about this many groups, at evenly spaced steps.
+# Rank correlations are taken over about this many groups, where more have scores.
 GROUPS_RANKED = 20_000
 
 _THEIRS = """
@@ -24,7 +24,9 @@ def agreement(first: OpenLog, second: OpenLog) -> pa.Table:
     `groups` that share any; `candidates` shared; their picks by the first run, by the second, and by both;
     `overlap`, the picks by both over the mean of the two; `overlap_by_chance`, what choices blind to each
     other would have in common; `score_correlation`, Spearman's rank correlation of the scores within a
-    group, mean over groups (null where a run has no scores).
+    group, mean over groups, of candidates that both runs scored (null where there are none).
+
+    What a prefilter dropped is not picked, like what was rejected.
     """
     first.define("others", second.rows)
     return first.ask(
@@ -35,15 +37,15 @@ def agreement(first: OpenLog, second: OpenLog) -> pa.Table:
             FROM candidates AS mine JOIN theirs USING (step, "group", sample_id)),
         counts AS (
             SELECT count(*) AS candidates, count(*) FILTER (mine) AS a, count(*) FILTER (theirs) AS b,
-                count(*) FILTER (mine AND theirs) AS shared
+                count(*) FILTER (mine AND theirs) AS shared, count(my_score + their_score) AS scored
             FROM common GROUP BY step, "group"),
-        stride AS (SELECT greatest(1, count(*) // {GROUPS_RANKED}) AS every FROM counts),
+        stride AS (SELECT greatest(1, count(*) FILTER (scored > 1) // {GROUPS_RANKED}) AS every FROM counts),
         ranked AS (
             SELECT step, "group",
                 rank() OVER (PARTITION BY step, "group" ORDER BY my_score) AS my_rank,
                 rank() OVER (PARTITION BY step, "group" ORDER BY their_score) AS their_rank
             FROM common, stride
-            WHERE my_score IS NOT NULL AND their_score IS NOT NULL AND step % every = 0),
+            WHERE my_score IS NOT NULL AND their_score IS NOT NULL AND hash(step) % every = 0),
         correlations AS (SELECT corr(my_rank, their_rank) AS rho FROM ranked GROUP BY step, "group")
         SELECT count(*) AS groups, sum(candidates)::BIGINT AS candidates, sum(a)::BIGINT AS picks_first,
             sum(b)::BIGINT AS picks_second, sum(shared)::BIGINT AS picks_both,

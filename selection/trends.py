@@ -43,7 +43,7 @@ def returning(log: OpenLog) -> pa.Table:
     they last came (powers of two: steps_from to steps_to). `pairs` of two offers that follow each other, the
     `correlation` of the two standings (share of its group that the sample outscored, so that neither the
     scale of the scores nor its drift counts), and `same_choice`, the share picked both times or rejected
-    both times.
+    both times. Of offers and groups only what was scored counts.
     """
     return log.ask("""
         WITH standings AS (

@@ -9,7 +9,7 @@ from model.gpt2 import GPT2, GPT2Config
 from model.optimizer import build_adamw, clip_gradient, learning_rate_at, set_learning_rate
 from pipeline.shards import SplitReader, inputs_and_targets
 from pipeline.stream import target_samples
-from scripts.report_questions import Study
+from scripts.report_run import Study
 from scripts.train import main as train
 from selection import attribution
 from selection.log import read_log

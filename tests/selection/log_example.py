@@ -53,3 +53,30 @@ def write_log(folder, seed=0, scored=True):
 
 def write_spans():
     return spans_table((i, spans_of(i), 8 + i / SAMPLES) for i in range(SAMPLES))
+
+
+def write_cascade(folder, sign=1):
+    """Four steps of one group behind a prefilter, by hand: 6 drawn, in steps 0 and 2 a shortlist of 4 scored, 2 picked.
+
+    In step 1 the prefilter picks its two highest; in step 3, switched off, the first two drawn are taken. `sign`
+    turns the scores round, and what they pick.
+    """
+    log = SelectionLog(folder, rank=0)
+
+    def add(step, ids, predicted, measured, picks, scores=None):
+        scores = None if scores is None else sign * np.array(scores)
+        losses = np.arange(len(measured)) + step
+        log.append(step, 0, np.array(ids), picks, learning_rate=0.5, measured=measured, loss=losses,
+                   first_order=scores, predicted=np.array(predicted))  # fmt: skip
+
+    add(0, range(6), [6, 5, 4, 3, 2, 1], [0, 1, 2, 5], [5, 1] if sign > 0 else [0, 2], [1, 3, 2, 4])
+    add(1, range(6, 12), [1, 2, 9, 4, 8, 3], [2, 4], [2, 4])
+    add(2, [2, 8, 10, 0, 12, 13], [0.5, 0.4, 0.3, 0.2, 0.1, 0], [0, 1, 2, 3], [2, 1] if sign > 0 else [0, 3],
+        [-1, 5, 6, 2])  # fmt: skip
+    add(3, [3, 4, 5, 1, 14, 15], [1, 2, 3, 4, 5, 6], [0, 1], [0, 1])
+    log.close()
+
+
+def cascade_spans():
+    """Each sample is a document of its own; those below 8 are from source a."""
+    return spans_table((i, [Span(f"doc-{i}", "a" if i < 8 else "b", 0, 10 + i)], 8 + i / 16) for i in range(16))

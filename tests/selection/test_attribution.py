@@ -55,6 +55,8 @@ def totals(rows, parts):
         for key, share in parts(row):
             of = sums[key]
             of["offered"] += share
+            of["scored"] += share
+            of["picked_unscored"] += 0
             of["total_score"] += share * row["first_order"]
             if row["pick"] >= 0:
                 a = step_size(row)
@@ -81,7 +83,7 @@ def test_summary(rows):
         {
             "first_step": 0, "last_step": STEPS - 1, "steps": STEPS, "groups": GROUPS, "ranks": 2,
             "candidates": STEPS * GROUPS * N, "samples": SAMPLES, "picks": STEPS * GROUPS * K,
-            "scored": STEPS * GROUPS * N, "not_finite": 0,
+            "scored": STEPS * GROUPS * N, "dropped": 0, "picks_unscored": 0, "not_finite": 0,
         }
     ]  # fmt: skip
 

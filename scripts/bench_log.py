@@ -3,6 +3,7 @@
     python -m scripts.bench_log                          # ten million candidates; some minutes, 400 MB of disk
     python -m scripts.bench_log --candidates 100000      # a quick look
     python -m scripts.bench_log --step-seconds 0.25      # the share of a step of your own
+    python -m scripts.bench_log --amortised              # behind a prefilter, most of it not scored
 
 Writing is timed on one rank as train.py does it. Every question is then asked in a process of its own, which opens
 the log anew, so that times and peak memory are those of a fresh report.
@@ -23,11 +24,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from selection import attribution, bias, history, overlap, trends
+from selection import attribution, bias, history, overlap, predictions, trends
 from selection.attribution import SPANS, OpenLog
 from selection.log import FILE_ROWS, QUANTITIES, SelectionLog
 
 RANKS, N, K = 64, 32, 16
+DRAWN, SCORED, EVERY, PICKED = 64, 16, 8, 8  # of the amortised case: all drawn are predicted, few are scored
 WINDOW = 2048  # samples that the stream permutes together
 SOURCES, DOCUMENT_SAMPLES = 20, 3
 
@@ -41,15 +43,22 @@ class Options:
     step_seconds: float = 0.455
     """A step's time to compare writing with; by default that of GREATS on an A100, GPT-2 small, N = 32 (GhostSuite)."""
 
+    amortised: bool = False
+    """64 candidates a step behind a prefilter, 16 of them scored on every 8th step, 8 picked."""
+
+    @property
+    def drawn(self) -> int:
+        return DRAWN if self.amortised else N
+
     @property
     def steps(self) -> int:
         """Steps of one group per rank; at least three, so that early and late can be told apart."""
-        return max(3, self.candidates // (RANKS * N))
+        return max(3, self.candidates // (RANKS * self.drawn))
 
     @property
     def lane(self) -> int:
         """Samples per rank; two thirds of its rows, so that half of them come again."""
-        return self.steps * N * 2 // 3
+        return self.steps * self.drawn * 2 // 3
 
 
 @dataclass
@@ -68,21 +77,37 @@ def write_rank(folder: Path, rank: int, options: Options, flush_every: int) -> W
     windows = -(-options.lane // WINDOW)
     epochs = [np.concatenate([rng.permutation(WINDOW) + w * WINDOW for w in range(windows)]) for _ in range(3)]
     ids = np.concatenate([epoch[epoch < options.lane] for epoch in epochs]) + rank * options.lane
-    values = {name: rng.standard_normal((options.steps, N), dtype=np.float32) for name in QUANTITIES}
-    picks = np.argsort(-values["first_order"], axis=1)[:, :K]
     log = SelectionLog(folder, rank, flush_every)
     spent = []
     for step in range(options.steps):
-        quantities = {name: values[name][step] for name in QUANTITIES}
+        chosen = choose(rng, step) if options.amortised else score_all(rng)
+        drawn = ids[step * options.drawn :][: options.drawn]
         started = time.perf_counter()
-        log.append(step, rank, ids[step * N :][:N], picks[step], learning_rate=1e-3 / (step + 1), **quantities)
+        log.append(step, rank, drawn, learning_rate=1e-3 / (step + 1), **chosen)
         spent.append(time.perf_counter() - started)
     started = time.perf_counter()
     log.close()
     spent.append(time.perf_counter() - started)
     files = list(folder.glob(f"*-rank{rank:05d}.parquet"))
     size = sum(path.stat().st_size for path in files)
-    return Written(sum(spent) / options.steps, max(spent), size / (options.steps * N), len(files))
+    return Written(sum(spent) / options.steps, max(spent), size / (options.steps * options.drawn), len(files))
+
+
+def score_all(rng: np.random.Generator) -> dict:
+    """What a step that scores all that it draws logs."""
+    values = {name: rng.standard_normal(N, dtype=np.float32) for name in QUANTITIES}
+    return {"picks": np.argsort(-values["first_order"])[:K], **values}
+
+
+def choose(rng: np.random.Generator, step: int) -> dict:
+    """What a step behind a prefilter logs: predictions of all, the rest of what it scored or trained on."""
+    predicted = rng.standard_normal(DRAWN, dtype=np.float32)
+    best, scored = np.argsort(-predicted), step % EVERY == 0
+    measured = best[: SCORED if scored else PICKED]
+    names = [name for name in QUANTITIES if name != "predicted"] if scored else ["loss"]
+    values = {name: rng.standard_normal(len(measured), dtype=np.float32) for name in names}
+    picks = measured[np.argsort(-values["first_order"])[:PICKED]] if scored else measured
+    return {"picks": picks, "measured": measured, "predicted": predicted, **values}
 
 
 def write_spans(path: Path, options: Options) -> None:
@@ -117,6 +142,9 @@ QUESTIONS = {
     "--ask early-late": trends.early_and_late,
     "--ask returning": trends.returning,
     "--ask bias": bias.bias,
+    "--ask predictor (over time)": predictions.over_time,
+    "--ask predictor (outcomes)": predictions.outcomes,
+    "--ask predictor (sources)": predictions.by_source,
     "--sample": lambda log: history.sample_history(log, 1),
     "--document": lambda log: history.document_samples(log, "openwebtext:1"),
     "--step": lambda log: history.step_contents(log, 1),
@@ -144,18 +172,22 @@ def main(arguments: list[str] | None = None) -> int:
         folder = Path(temporary)
         timed = write_rank(folder / "selection", 0, options, flush_every=100)
         for rank in range(1, RANKS):
-            write_rank(folder / "selection", rank, options, flush_every=FILE_ROWS // N)
+            write_rank(folder / "selection", rank, options, flush_every=FILE_ROWS // options.drawn)
         write_spans(folder / "spans.parquet", options)
         share = timed.seconds_per_step / options.step_seconds
         table = Table(
-            title=f"Writing {options.steps * RANKS * N:,} candidates from {RANKS} ranks", title_justify="left"
+            title=f"Writing {options.steps * RANKS * options.drawn:,} candidates from {RANKS} ranks",
+            title_justify="left",
         )
         table.add_column("what")
         table.add_column("measured", justify="right")
         table.add_row("time per step on a rank, flushes included", f"{1e6 * timed.seconds_per_step:.0f} µs")
         table.add_row(f"share of a step of {options.step_seconds} s", f"{100 * share:.3f} %")
         table.add_row("longest flush", f"{1e3 * timed.worst_seconds:.0f} ms")
-        table.add_row("bytes per candidate, all five quantities", f"{timed.bytes_per_candidate:.1f}")
+        table.add_row(
+            f"bytes per candidate, {'amortised' if options.amortised else 'all five quantities'}",
+            f"{timed.bytes_per_candidate:.1f}",
+        )
         table.add_row("files, all ranks", f"{len(list((folder / 'selection').iterdir()))}")
         console.print(table)
         table = Table(title="Asking", title_justify="left")

@@ -37,10 +37,13 @@ def newest_weights(run: Run) -> tuple[int, np.ndarray] | None:
 
 
 def liked(texts: Texts, weights: np.ndarray, top: int) -> pa.Table:
-    """The `top` n-grams of highest and of lowest weight, the most extreme first: end (most or least), rank from 1,
-    ngram (its text), weight, count (in the samples gone over)."""
+    """Of the n-grams with a weight above zero and of those below, the `top` furthest from it: end (most or least), rank
+    from 1, ngram (its text), weight, count (in the samples gone over)."""
     found = by_weight(texts.spread_tokens().astype(np.int64), weights, texts.manifest.vocab_size)
-    ends = {"most": found[:top], "least": found[: -top - 1 : -1]}
+    ends = {
+        "most": [row for row in found if row[0] > 0][:top],
+        "least": [row for row in reversed(found) if row[0] < 0][:top],
+    }
     rows = [
         {"end": end, "rank": rank, "ngram": texts.decode(tokens), "weight": weight, "count": count}
         for end, ngrams in ends.items()
@@ -55,14 +58,11 @@ def side_by_side(ngrams: pa.Table) -> pa.Table:
     visible."""
     rows: dict[int, dict] = {}
     for row in ngrams.to_pylist():
-        rows.setdefault(row["rank"], {}).update(
-            {
-                f"{row['end']}_liked": visible(row["ngram"]),
-                f"{row['end']}_weight": row["weight"],
-                f"{row['end']}_count": row["count"],
-            }
-        )
-    return pa.Table.from_pylist(list(rows.values()))
+        shown = {"liked": visible(row["ngram"]), "weight": row["weight"], "count": row["count"]}
+        rows.setdefault(row["rank"], {}).update({f"{row['end']}_{name}": value for name, value in shown.items()})
+    types = {"liked": pa.string(), "weight": pa.float64(), "count": pa.int64()}
+    schema = pa.schema([(f"{end}_{name}", kind) for end in ("most", "least") for name, kind in types.items()])
+    return pa.Table.from_pylist(list(rows.values()), schema=schema)
 
 
 def by_weight(tokens_nT1: np.ndarray, weights: np.ndarray, vocab_size: int) -> list[tuple[float, int, list[int]]]:

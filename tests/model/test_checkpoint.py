@@ -48,6 +48,24 @@ def test_what_is_loaded_is_what_was_saved(world, tmp_path):
     assert all(torch.equal(one, other) for one, other in zip(_values(*saved), _values(*loaded), strict=True))
 
 
+def test_single_tensors_are_read_by_one_process_alone(tmp_path):
+    world = World.join()
+    saved = torch.arange(5, dtype=torch.float32)
+    path = checkpoint.save(tmp_path, 1, *_trained(world), {"prefilter": {"weights": saved}}, {}, keep=1)
+    world.leave()
+    assert not dist.is_initialized()
+    read = torch.empty(5)
+    checkpoint.read_tensors(path, {"prefilter.weights": read})
+    assert torch.equal(read, saved)
+    for name, size in (("prefilter.weights", 4), ("prefilter.nothing", 5)):
+        with pytest.raises(ValueError, match=rf"step-00000001 cannot be read: .*{name}"):
+            checkpoint.read_tensors(path, {name: torch.empty(size)})
+    (path / ".metadata").write_bytes(pickle.dumps(_RunsCode(tmp_path / "ran")))
+    with pytest.raises(ValueError, match=r"its index names posix\.mkdir"):
+        checkpoint.read_tensors(path, {"prefilter.weights": read})
+    assert not (tmp_path / "ran").exists()
+
+
 def test_the_last_few_are_kept_and_leftovers_removed(world, tmp_path):
     trained = _trained(world)
     (tmp_path / ".step-00000001.partial").mkdir()

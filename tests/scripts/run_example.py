@@ -1,14 +1,21 @@
 """A run folder written by hand over a small prepared dataset: no training, so that every number is known."""
 
 import json
+import warnings
 
 import numpy as np
+import torch
+import torch.distributed.checkpoint as dcp
+from tokenizers import Tokenizer
 
 from pipeline.shards import Manifest, SplitReader
 from scripts.prepare import main as prepare
 from selection.log import SelectionLog
+from selection.predictor import BUCKETS, ngram_features
 
 STEPS, N, K = 12, 4, 2
+DRAWN, EVERY, OFF = 8, 3, (7, 8, 9)  # of a run behind a prefilter, and the steps it was switched off in
+LIKED, DISLIKED = " says", " Document"
 ESCAPE = "\x1b[31mred\x1b[0m"
 HTML = "<script>document.title='run'</script><img src=x onerror=alert(1)>"
 MARKUP = "[bold]not bold[/bold] [link=http://x]"
@@ -63,4 +70,44 @@ def make_run(folder, dataset, method="topk", first=0, last=STEPS):
     log.close()
     with open(folder / "metrics.jsonl", "a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
+    return folder
+
+
+def make_cascade_run(folder, dataset):
+    """The same behind a prefilter: of DRAWN a step, every EVERY-th shortlists and scores N; between, it picks alone.
+
+    Scores are those of `make_run`, predictions the same on scored steps before OFF, and turned round after. The newest
+    checkpoint has weight 1 for the token LIKED, -2 for DISLIKED, and 0 else.
+    """
+    make_run(folder, dataset, last=0)
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace("[run]", f'prefilter = "predictor"\nevery = {EVERY}\n[run]'))
+    reader = SplitReader(dataset)
+    log = SelectionLog(folder / "selection", rank=0)
+    for step in range(STEPS):
+        ids = np.arange(step * DRAWN, step * DRAWN + DRAWN) % reader.samples
+        scores = np.array([(1 if reader.spans(i)[0].source != "plain" else -1) * i / 100 for i in ids])
+        predicted = scores if step < OFF[0] else -scores
+        best = np.arange(DRAWN) if step in OFF else np.argsort(-predicted, kind="stable")
+        shortlist = best[: N if step % EVERY == 0 else K]
+        scored = {"first_order": scores[shortlist]} if step % EVERY == 0 else {}
+        picks = shortlist[np.argsort(-scores[shortlist], kind="stable")[:K]] if scored else shortlist
+        log.append(step, 0, ids, picks, learning_rate=0.01, measured=shortlist, predicted=predicted,
+                   loss=4 + ids[shortlist] / 1000, **scored)  # fmt: skip
+    log.close()
+    lines = [
+        {"step": step, "train_loss": 5.0, "seconds": step + 1.0, "prefilter_on": step not in OFF}
+        for step in range(STEPS)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    checkpoint = folder / "checkpoints" / f"step-{STEPS:08d}"
+    weights = torch.zeros(BUCKETS)
+    tokenizer = Tokenizer.from_file(str(dataset / "tokenizer.json"))
+    for text, weight in ((LIKED, 1.0), (DISLIKED, -2.0)):
+        (token,) = tokenizer.encode(text).ids
+        weights[ngram_features(np.array([[0, token]]))[0, 0]] = weight
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tells that there is one process
+        dcp.save({"prefilter": {"weights": weights}}, checkpoint_id=checkpoint, no_dist=True)
+    (checkpoint / "state.json").write_text(json.dumps({"step": STEPS}))
     return folder

@@ -1,6 +1,7 @@
 import pyarrow.parquet as pq
+import pytest
 
-from scripts.bench_log import QUESTIONS, RANKS, K, N, Options, ask, main, write_rank, write_spans
+from scripts.bench_log import DRAWN, PICKED, QUESTIONS, RANKS, SCORED, K, N, Options, ask, main, write_rank, write_spans
 from selection.attribution import SPANS
 from selection.log import read_log
 
@@ -20,6 +21,20 @@ def test_the_made_up_log_is_a_log(tmp_path):
     assert set(spans["sample_id"].to_pylist()) == set(range(RANKS * options.lane))
 
 
+def test_the_amortised_log_scores_few(tmp_path):
+    options = Options(candidates=RANKS * DRAWN * 9, amortised=True)
+    write_rank(tmp_path, 3, options, flush_every=2)
+    rows = read_log(tmp_path).to_pylist()
+    assert len(rows) == 9 * DRAWN
+    # Steps 0 and 8 are scored.
+    assert sum(row["first_order"] is not None for row in rows) == 2 * SCORED
+    assert sum(row["loss"] is not None for row in rows) == 2 * SCORED + 7 * PICKED
+    assert sum(row["pick"] >= 0 for row in rows) == 9 * PICKED
+    assert all(row["predicted"] is not None for row in rows)
+    best = sorted((row["predicted"] for row in rows if row["step"] == 1), reverse=True)[:PICKED]
+    assert sorted((row["predicted"] for row in rows if row["step"] == 1 and row["pick"] >= 0), reverse=True) == best
+
+
 def test_the_benchmark_times_writing_and_asking(capsys, monkeypatch):
     monkeypatch.setattr("scripts.bench_log.QUESTIONS", dict.fromkeys(["--ask sources", "--ask bias"]))
     assert main(["--candidates", str(RANKS * N * 3), "--step-seconds", "0.1"]) == 0
@@ -28,8 +43,9 @@ def test_the_benchmark_times_writing_and_asking(capsys, monkeypatch):
         assert name in out
 
 
-def test_every_question_can_be_asked(tmp_path):
-    options = Options(candidates=RANKS * N * 3)
+@pytest.mark.parametrize("amortised", [False, True])
+def test_every_question_can_be_asked(tmp_path, amortised):
+    options = Options(candidates=RANKS * DRAWN * 3, amortised=amortised)
     write_rank(tmp_path / "selection", 0, options, flush_every=10)
     write_spans(tmp_path / "spans.parquet", options)
     for name in QUESTIONS:

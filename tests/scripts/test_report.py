@@ -183,6 +183,25 @@ def test_trained_runs_are_reported(dataset, tmp_path, capsys):
         assert sum(row["picked"] for row in rows) == pytest.approx(16)
 
 
+def test_a_trained_run_behind_a_prefilter_is_reported(dataset, tmp_path, capsys):
+    """What the log says of the predictions is what the judge of the run heard."""
+    options = "--model.n-layer 1 --model.n-head 2 --model.n-embd 16 --train.steps 7 --train.warmup-steps 1"
+    options += " --train.eval-samples 8 --data.workers 0 --selection.candidates 6 --selection.drawn 8"
+    options += " --selection.picks 2 --selection.validation 4 --selection.every 3 --selection.prefilter predictor"
+    assert train([*options.split(), "--data.path", str(dataset), "--out", str(tmp_path / "run")]) == 0
+    answers = ask_json(capsys, tmp_path / "run", "--ask", "predictor")
+    found = [row["correlation"] for row in answers["predictions"] if row["scored_steps"]]
+    heard = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    heard = {line["step"]: line["prefilter_correlation"] for line in heard if "train_loss" in line}
+    # Steps 0, 3 and 6 are scored; after step 6 no later one tells.
+    assert found[0] == pytest.approx(heard[1], rel=1e-4)
+    assert np.mean(found[:2]) == pytest.approx(heard[4], rel=1e-4)
+    (numbers,) = ask_json(capsys, tmp_path / "run")["numbers"]
+    groups = numbers["groups"]
+    assert (numbers["candidates"], numbers["scored"], numbers["picks"]) == (56 * groups, 18 * groups, 14 * groups)
+    assert answers["ngrams"]
+
+
 def test_a_damaged_file_is_named_and_the_rest_is_reported(odd_dataset, tmp_path, capsys):
     folder = make_run(tmp_path / "run", odd_dataset[0])
     broken = folder / "selection" / "000000050-rank00001.parquet"

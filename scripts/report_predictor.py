@@ -14,6 +14,9 @@ from selection import predictions
 from selection.judge import WINDOW
 
 _MARKS = 40  # of the running mean in a terminal
+_SEPARATION = (
+    "separation: how likely target text that was not counted in is predicted higher than the pool (chance: 0.5)."
+)
 _PERIODS = 4  # off periods that are told one by one
 
 
@@ -57,8 +60,19 @@ def _over_time(study: Study, off: list[int], note: str) -> Answer:
     if not study.run.scores:
         note = f"Nothing was scored, so nothing can be compared. {note}"
     table = predictions.over_time(study.log, 6, off)
+    separations = [_separation(study.run, row["first_step"], row["last_step"]) for row in table.to_pylist()]
+    table = table.append_column("separation", pa.array(separations, pa.float64()))
+    if any(value is not None for value in separations):
+        note += f"\n{_SEPARATION}"
     title = "How well the prefilter foresaw the scores: their correlation within a group"
     return Answer("predictions", title, table, note, above=_plot(found) if values else [])
+
+
+def _separation(run: Run, first: int, last: int) -> float | None:
+    """The mean of what the judge heard of it in these steps."""
+    lines = [line.get("prefilter_separation") for line in run.training if first <= line["step"] <= last]
+    known = [value for value in lines if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _plot(correlations: pa.Table) -> list[Text]:

@@ -96,7 +96,14 @@ def make_cascade_run(folder, dataset):
                    loss=4 + ids[shortlist] / 1000, **scored)  # fmt: skip
     log.close()
     lines = [
-        {"step": step, "train_loss": 5.0, "seconds": step + 1.0, "prefilter_on": step not in OFF}
+        {
+            "step": step,
+            "train_loss": 5.0,
+            "seconds": step + 1.0,
+            "prefilter_on": step not in OFF,
+            "prefilter_correlation": None,
+            "prefilter_separation": 0.5 + step / 100,
+        }
         for step in range(STEPS)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

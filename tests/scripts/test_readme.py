@@ -9,7 +9,7 @@ import pytest
 
 from scripts.report import main
 from selection.log import SCHEMA, read_log
-from tests.scripts.run_example import make_dataset, make_run
+from tests.scripts.run_example import make_cascade_run, make_dataset, make_run
 
 README = Path(__file__).parents[2] / "README.md"
 SECTION = "## Reading the log"
@@ -25,12 +25,13 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", section(), re.DOTALL)
 
 
-@pytest.fixture
-def demo(tmp_path, monkeypatch):
-    """A folder with runs/demo and its spans, as the current one."""
+@pytest.fixture(params=[make_run, make_cascade_run])
+def demo(request, tmp_path, monkeypatch):
+    """A folder with runs/demo and its spans, and a run with a prefilter, as the current one."""
     dataset, _ = make_dataset(tmp_path / "dataset")
     (tmp_path / "runs").mkdir()
-    run = make_run(tmp_path / "runs" / "demo", dataset)
+    run = request.param(tmp_path / "runs" / "demo", dataset)
+    make_cascade_run(tmp_path / "runs" / "mine", dataset)
     assert main([str(run), "--ask", "sources"]) == 0
     monkeypatch.chdir(tmp_path)
     return run
@@ -58,14 +59,16 @@ def test_sql_recipes_run_and_agree_with_the_log(demo):
     values = [row[3] for row in contributions]
     assert values == sorted(values, reverse=True)
     rows = read_log(demo / "selection").to_pylist()
-    picks = [row for row in rows if row["pick"] >= 0]
+    picks = [row for row in rows if row["pick"] >= 0 and row["first_order"] is not None]
+    assert picks
     total = sum(row["learning_rate"] / 2 * row["first_order"] for row in picks)
     everything = duckdb.sql(blocks("sql")[0].replace("LIMIT 20", "")).fetchall()
     assert sum(row[3] for row in everything) == pytest.approx(total)
     assert offers == []  # no sample came twice
     offers = duckdb.sql(blocks("sql")[1].replace("> 1", "> 0")).fetchall()
-    first = next(row for row in rows if row["sample_id"] == 0)
-    assert offers[0] == (0, [(first["step"], first["group"], first["pick"], first["first_order"])])
+    assert [sample_id for sample_id, _ in offers] == list(range(20))
+    for (_, found), row in zip(offers, sorted(rows, key=lambda row: row["sample_id"]), strict=False):
+        assert found == [(row["step"], row["group"], row["pick"], row["first_order"])]
 
 
 def test_the_columns_of_the_log_are_explained():

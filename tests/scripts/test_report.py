@@ -187,8 +187,9 @@ def test_a_trained_run_behind_a_prefilter_is_reported(dataset, tmp_path, capsys)
     """What the log says of the predictions is what the judge of the run heard."""
     options = "--model.n-layer 1 --model.n-head 2 --model.n-embd 16 --train.steps 7 --train.warmup-steps 1"
     options += " --train.eval-samples 8 --data.workers 0 --selection.candidates 6 --selection.drawn 8"
-    options += " --selection.picks 2 --selection.validation 4 --selection.every 3 --selection.prefilter predictor"
-    assert train([*options.split(), "--data.path", str(dataset), "--out", str(tmp_path / "run")]) == 0
+    options += " --selection.picks 2 --selection.validation 4"
+    predictor = [*options.split(), "--selection.every", "3", "--selection.prefilter", "predictor"]
+    assert train([*predictor, "--data.path", str(dataset), "--out", str(tmp_path / "run")]) == 0
     answers = ask_json(capsys, tmp_path / "run", "--ask", "predictor")
     found = [row["correlation"] for row in answers["predictions"] if row["scored_steps"]]
     heard = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -200,6 +201,13 @@ def test_a_trained_run_behind_a_prefilter_is_reported(dataset, tmp_path, capsys)
     groups = numbers["groups"]
     assert (numbers["candidates"], numbers["scored"], numbers["picks"]) == (56 * groups, 18 * groups, 14 * groups)
     assert answers["ngrams"]
+
+    options += " --selection.method regular --selection.prefilter importance"
+    assert train([*options.split(), "--data.path", str(dataset), "--out", str(tmp_path / "importance")]) == 0
+    _, out, err = ask(capsys, tmp_path / "importance", "--ask", "predictor")
+    assert err == ""
+    assert "Nothing was scored, so nothing can be compared." in out
+    assert "100.0 % of the picks were made without scores." in " ".join(out.split())
 
 
 def test_a_damaged_file_is_named_and_the_rest_is_reported(odd_dataset, tmp_path, capsys):

@@ -67,6 +67,7 @@ def test_how_well_the_prefilter_foresaw_the_scores(run, capsys):
     assert [row["scored_steps"] for row in rows] == [1, 1, 0, 1, 1, 0]
     assert [row["correlation"] for row in rows] == [pytest.approx(r) if r else None for r in (1, 1, 0, 1, -1, 0)]
     assert [row["off_share"] for row in rows] == [0, 0, 0, 0.5, 1, 0]
+    assert [row["separation"] for row in rows] == pytest.approx([0.505, 0.525, 0.545, 0.565, 0.585, 0.605])
     assert [row["unscored_share"] for row in rows] == [0.5, 0.5, 1, 0.5, 0.5, 1]
     picked = {row["steps"]: row["candidates"] for row in answers["outcomes"] if row["outcome"] == "picked"}
     assert picked == {"scored": 6, "between": 12, "scored, prefilter off": 2, "between, prefilter off": 4}

@@ -129,16 +129,18 @@ class OpenLog:
         parameter.
 
         `candidates` has the log's columns and: is_pick, is_scored (boolean; by a gradient's product or its norm),
-        score, contribution, second_order.
+        step_scored (whether any of its step was), score, contribution, second_order.
         """
         return self._database.sql(query, params=parameters or None).to_arrow_table()
 
 
 _VIEWS = """
 CREATE VIEW steps AS
-    SELECT step, count(*) FILTER (pick >= 0) AS picks FROM rows_as_logged GROUP BY step;
+    SELECT step, count(*) FILTER (pick >= 0) AS picks,
+        bool_or(first_order IS NOT NULL OR self_norm IS NOT NULL) AS step_scored
+    FROM rows_as_logged GROUP BY step;
 CREATE VIEW candidates AS
-    SELECT log.*,
+    SELECT log.*, step_scored,
         pick >= 0 AS is_pick,
         first_order IS NOT NULL OR self_norm IS NOT NULL AS is_scored,
         CASE WHEN isfinite(first_order) THEN first_order END AS score,

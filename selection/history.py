@@ -16,11 +16,10 @@ from selection.attribution import TOTALS, OpenLog
 
 # `lowest` and `highest` are those of the picks and of the others, among the scored or among the rest of the group.
 _RANKED = """
-    SELECT *, CASE WHEN is_scored OR (NOT any_scored AND (lowest >= highest) IS NOT FALSE)
+    SELECT *, CASE WHEN is_scored OR (NOT step_scored AND (lowest >= highest) IS NOT FALSE)
                    THEN value - CASE WHEN is_pick THEN highest ELSE lowest END END AS margin
     FROM (
-        SELECT *, bool_or(is_scored) OVER whole AS any_scored,
-            CASE WHEN is_scored THEN count(*) OVER rivals ELSE count(*) OVER whole END AS candidates,
+        SELECT *, CASE WHEN is_scored THEN count(*) OVER rivals ELSE count(*) OVER whole END AS candidates,
             CASE WHEN score IS NOT NULL THEN rank() OVER (rivals ORDER BY score DESC NULLS LAST)
                  WHEN value IS NOT NULL THEN rank() OVER (whole ORDER BY predicted DESC NULLS LAST)
             END AS rank_in_group,

@@ -23,10 +23,7 @@ _CORRELATIONS = f"""
         WHERE isfinite({_MEASURED}) AND isfinite(predicted) GROUP BY step, "group")
     WHERE isfinite(within) GROUP BY step"""
 
-_KINDS = """
-    kinds AS (
-        SELECT step, CASE WHEN bool_or(is_scored) THEN 'scored' ELSE 'between' END AS kind, step IN (FROM off) AS is_off
-        FROM candidates GROUP BY step)"""
+_KIND = "CASE WHEN step_scored THEN 'scored' ELSE 'between' END AS kind, step IN (FROM off) AS is_off"
 
 
 def correlations(log: OpenLog) -> pa.Table:
@@ -65,12 +62,11 @@ def outcomes(log: OpenLog, off: Collection[int] = ()) -> pa.Table:
     score, dropped unscored), candidates, their share of those drawn in such steps, mean_predicted, mean_score."""
     _define_off(log, off)
     return log.ask(f"""
-        WITH {_KINDS}
         SELECT kind || CASE WHEN is_off THEN ', prefilter off' ELSE '' END AS steps,
             CASE WHEN is_pick THEN 'picked' WHEN is_scored THEN 'rejected' ELSE 'dropped' END AS outcome,
             count(*) AS candidates, count(*) / sum(count(*)) OVER (PARTITION BY steps) AS share,
             avg(predicted) AS mean_predicted, avg(CASE WHEN isfinite({_MEASURED}) THEN {_MEASURED} END) AS mean_score
-        FROM candidates JOIN kinds USING (step) GROUP BY steps, outcome
+        FROM (SELECT *, {_KIND} FROM candidates) GROUP BY steps, outcome
         ORDER BY steps LIKE '%off', steps LIKE 'between%', outcome <> 'picked', outcome <> 'rejected'""")
 
 
@@ -84,14 +80,13 @@ def by_source(log: OpenLog, off: Collection[int] = ()) -> pa.Table:
     _define_off(log, off)
     scored, between = "FILTER (kind = 'scored')", "FILTER (kind = 'between')"
     return log.ask(f"""
-        WITH {_KINDS},
-        totals AS (
+        WITH totals AS (
             SELECT source, sum(share) AS offered,
                 sum(share * is_scored::INTEGER) {scored} / sum(share) {scored} AS shortlist_rate,
                 sum(share * is_pick::INTEGER) {scored} / sum(share) {scored} AS scored_pick_rate,
                 sum(share * is_pick::INTEGER) {between} / sum(share) {between} AS between_pick_rate,
                 sum(share * predicted) / (sum(share) FILTER (predicted IS NOT NULL)) AS mean_predicted
-            FROM candidates JOIN kinds USING (step) JOIN spans USING (sample_id)
+            FROM (SELECT *, {_KIND} FROM candidates) JOIN spans USING (sample_id)
             WHERE NOT is_off GROUP BY source)
         SELECT source, offered / sum(offered) OVER () AS pool_share, totals.* EXCLUDE (source, offered)
         FROM totals ORDER BY coalesce(between_pick_rate, shortlist_rate) DESC, source""")

@@ -7,7 +7,7 @@ import pyarrow as pa
 from rich.text import Text
 
 from scripts.report_format import WIDTH, Answer
-from scripts.report_ngrams import liked, newest_weights, side_by_side
+from scripts.report_ngrams import LEAST_COUNT, liked, newest_weights, side_by_side
 from scripts.report_plot import plot
 from scripts.report_run import FREQUENCY_SAMPLES, Run, Study
 from selection import predictions
@@ -106,7 +106,7 @@ def _ngrams(study: Study, top: int) -> list[Answer]:
     if not table.num_rows:
         return []
     note = (
-        f"By weight, of those that came 20 times or more in {FREQUENCY_SAMPLES:,} samples or fewer of the pool. "
+        f"By weight, of those that came {LEAST_COUNT} times or more in at most {FREQUENCY_SAMPLES:,} samples of the pool. "
         "␣ is a blank.\nA weight belongs to a bucket of hashed n-grams: what is less than half of its bucket is left "
         "out, the rest may still owe some of its weight to others."
     )

@@ -106,9 +106,9 @@ def _ngrams(study: Study, top: int) -> list[Answer]:
     if not table.num_rows:
         return []
     note = (
-        f"By weight, of those that came {LEAST_COUNT} times or more in at most {FREQUENCY_SAMPLES:,} samples of the pool. "
-        "␣ is a blank.\nA weight belongs to a bucket of hashed n-grams: what is less than half of its bucket is left "
-        "out, the rest may still owe some of its weight to others."
+        f"By weight, of those that came {LEAST_COUNT} times or more in at most {FREQUENCY_SAMPLES:,} samples of the "
+        "pool. ␣ is a blank.\nA weight belongs to a bucket of hashed n-grams: what is less than half of its bucket is "
+        "left out, the rest may still owe some of its weight to others."
     )
     title = f"N-grams that the prefilter likes most and least, after {step} steps"
     return [Answer("ngrams", title, table, note, side_by_side(table))]

@@ -99,7 +99,6 @@ class SelectionLog:
 
         `sample_ids_N`: int64 array or tensor [N]; `picks`: positions in the group (0..N-1) in the order of
         being picked. `measured`: positions [M] of those that came before the model, where not all did; the others
-        being picked. `measured`: positions [M] of those that came before the model, where not all did; the others
         are logged as dropped, and of the quantities all but `predicted` are then of these M, in that order. Every
         quantity is a float array or tensor [N], or None where it was not measured (null in the log). Tensors on a
         device are copied there and fetched at the next flush, so appending never waits for it. Raises ValueError on a

@@ -42,7 +42,8 @@ def test_floors_are_those_of_the_cost_model():
     assert floors["first order exact, m = k"] == pytest.approx(10 / 3)
     assert floors["rank 8, m = k"] == pytest.approx(8 / 3)
     assert floors["rank 8 running, m = k/4"] == pytest.approx(5.75 / 3)
-    assert floors["every 8th step rank 8 running, m = k/4"] == pytest.approx((7 * 3 + 5.75) / (8 * 3))
+    assert floors["S = 8, rank 8 running, m = k/4"] == pytest.approx((7 * 3 + 5.75) / (8 * 3))
+    assert floors["S = 8, rank 8, m = k/2"] == pytest.approx((7 * 3 + 6.5) / (8 * 3))
 
 
 def test_amortised_modes_score_one_step_in_eight(monkeypatch):
@@ -50,10 +51,10 @@ def test_amortised_modes_score_one_step_in_eight(monkeypatch):
     bench, passes = Bench(TINY), []
     forward = bench.model.forward
     monkeypatch.setattr(bench.model, "forward", lambda *batch: passes.append(len(batch[0])) or forward(*batch))
-    mode = next(mode for mode in bench.modes() if mode.name == "every 8th step rank 8, m = k")
+    mode = next(mode for mode in bench.modes() if mode.name == "S = 8, rank 8, m = k/2")
     mode.step()
     assert (mode.steps, mode.candidates) == (8, 32)
-    assert passes == [4, 8, *[4] * 7]
+    assert passes == [2, 8, *[4] * 7]
 
 
 def test_peak_memory_is_counted():

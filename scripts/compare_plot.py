@@ -9,18 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scripts.compare_results import Result, Results
-from scripts.report_figures import COLOURS, DASHES
+from scripts.report_figures import COLOURS, DASHES, PLAIN
 
-_STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.2,
-    "legend.frameon": False,
-    "legend.handlelength": 3,
-}
+_STYLE = PLAIN | {"legend.handlelength": 3}
 _XLABELS = {"step": "step", "seconds": "seconds of training"}
 # The first losses are much higher than all that follow, and alike in all arms: they leave the picture, which is as
 # high as what comes after so much of the shortest run.

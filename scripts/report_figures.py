@@ -18,10 +18,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 OTHER = "#888888"
 _LABEL = 18  # characters of a source's name in a legend
 _INK = "#010203"  # stands for the page's text colour in the SVG
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text: it takes the page's font, and can be searched
-    "svg.hashsalt": "report",
-    "text.parse_math": False,  # a source named $x$ is a name
+PLAIN = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -29,6 +26,11 @@ _STYLE = {
     "axes.axisbelow": True,
     "grid.alpha": 0.2,
     "legend.frameon": False,
+}
+_STYLE = PLAIN | {
+    "svg.fonttype": "none",  # text stays text: it takes the page's font, and can be searched
+    "svg.hashsalt": "report",
+    "text.parse_math": False,  # a source named $x$ is a name
     "legend.fontsize": 8,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
     "grid.color": _INK,

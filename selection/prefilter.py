@@ -51,6 +51,7 @@ class Prefilter:
         self.predictor, self.judge = predictor, Judge(predictor.separation())
         self.trusted = self.judge.on
         self._sent: _Sent | None = None
+        self._learnt = False  # since the last `catch_up`
 
     def rank(self, features_gnF: np.ndarray) -> Ranking:
         """The candidates of a step to come, by what `catch_up` learnt last."""
@@ -69,15 +70,16 @@ class Prefilter:
         """Learns what was sent, without using it yet: the state is then complete, for a checkpoint."""
         if self._sent is not None:
             features_GNF, predicted_GN, scores_GN = self._sent.arrived()
-            self._sent = None
+            self._sent, self._learnt = None, True
             self.predictor.learn(features_GNF, scores_GN)
             self.judge.hear(group_correlation(predicted_GN, scores_GN), self.predictor.separation())
 
     def catch_up(self) -> None:
         """Learns what was sent; rankings from now on are by it."""
         self.settle()
-        self.predictor.refresh()
-        self.trusted = self.judge.on
+        if self._learnt:
+            self.predictor.refresh()
+            self.trusted, self._learnt = self.judge.on, False
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Tensors, the same on every rank. Call `settle` before."""
@@ -90,6 +92,7 @@ class Prefilter:
         self.predictor.load_state_dict(arrays)
         self.judge.load_state_dict(arrays)
         self.trusted = bool(arrays["trusted"][0])
+        self._learnt = True  # the state may hold what was learnt and not yet used
 
 
 class _Sent:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from pipeline.shards import Manifest, SplitReader
 from scripts.prepare import main as prepare
+from scripts.report import main as report
 from selection.log import SelectionLog
 from selection.predictor import BUCKETS, ngram_features
 
@@ -118,3 +119,16 @@ def make_cascade_run(folder, dataset):
         dcp.save({"prefilter": {"weights": weights}}, checkpoint_id=checkpoint, no_dist=True)
     (checkpoint / "state.json").write_text(json.dumps({"step": STEPS}))
     return folder
+
+
+def ask(capsys, *arguments):
+    """Exit code, standard output and standard error of the report."""
+    capsys.readouterr()
+    code = report([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def ask_json(capsys, *arguments):
+    code, out, err = ask(capsys, *arguments, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)

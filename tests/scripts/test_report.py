@@ -9,13 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.report import main
 from scripts.report_format import WIDTH, number, one_line, printable
 from scripts.report_plot import plot
 from scripts.report_run import Texts
 from scripts.train import main as train
 from selection.log import SelectionLog, read_log
-from tests.scripts.run_example import HTML, MARKUP, STEPS, K, N, make_dataset, make_run
+from tests.scripts.run_example import HTML, MARKUP, STEPS, K, N, ask, ask_json, make_dataset, make_run
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +25,6 @@ def odd_dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(odd_dataset, tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("run") / "topk", odd_dataset[0])
-
-
-def ask(capsys, *arguments):
-    """Exit code, standard output and standard error of the report."""
-    capsys.readouterr()
-    code = main([str(argument) for argument in arguments])
-    return code, *capsys.readouterr()
-
-
-def ask_json(capsys, *arguments):
-    code, out, err = ask(capsys, *arguments, "--json")
-    assert (code, err) == (0, "")
-    return json.loads(out)
 
 
 def test_the_report_says_what_the_run_did(run, capsys):

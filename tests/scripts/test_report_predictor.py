@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 
-from scripts.report import main
 from scripts.report_format import WIDTH, cell, visible
 from scripts.report_ngrams import LEAST_COUNT, by_weight
 from scripts.report_predictor import off_periods
@@ -21,6 +20,8 @@ from tests.scripts.run_example import (
     STEPS,
     K,
     N,
+    ask,
+    ask_json,
     make_cascade_run,
     make_dataset,
     make_run,
@@ -35,18 +36,6 @@ def odd_dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(odd_dataset, tmp_path_factory):
     return make_cascade_run(tmp_path_factory.mktemp("run") / "cascade", odd_dataset)
-
-
-def ask(capsys, *arguments):
-    capsys.readouterr()
-    code = main([str(argument) for argument in arguments])
-    return code, *capsys.readouterr()
-
-
-def ask_json(capsys, *arguments):
-    code, out, err = ask(capsys, *arguments, "--json")
-    assert (code, err) == (0, "")
-    return json.loads(out)
 
 
 def test_the_numbers_tell_what_was_dropped(run, capsys):

@@ -21,9 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from model.gpt2 import GPT2
-from model.sharding import World
-from pipeline.shards import inputs_and_targets
-from pipeline.stream import CandidateStream
+from model.world import World
+from pipeline.dataset.reader import inputs_and_targets
+from pipeline.stream.candidates import CandidateStream
 from scripts.bench_fidelity import Stage
 from scripts.config import Config
 from selection.direction import whole

@@ -21,11 +21,14 @@ from rich.table import Table
 from torch import Tensor
 
 from model import checkpoint
+from model.build import build_gpt2
 from model.gpt2 import GPT2Config
 from model.optimizer import build_adamw
-from model.sharding import World, build_gpt2
-from pipeline.shards import Manifest, inputs_and_targets
-from pipeline.stream import Candidates, CandidateStream, target_samples
+from model.world import World
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.reader import inputs_and_targets
+from pipeline.dataset.sampling import target_samples
+from pipeline.stream.candidates import Candidates, CandidateStream
 from scripts.config import Config, read
 from scripts.held_out import HeldOut
 from scripts.run import SCORED

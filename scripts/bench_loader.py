@@ -32,11 +32,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.order import EpochOrder
-from pipeline.shards import FORMAT, Shard
-from pipeline.splits import SPLITS
-from pipeline.stream import WINDOW, CandidateStream
-from pipeline.writer import Sample, ShardWriter
+from pipeline.dataset.manifest import FORMAT, SPLITS, Shard
+from pipeline.prepare.writer import Sample, ShardWriter
+from pipeline.stream.candidates import WINDOW, CandidateStream
+from pipeline.stream.order import EpochOrder
 
 BATCH, GROUPS = 16, 2
 SHARD_BYTES = 64_000_000

@@ -26,10 +26,12 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from model.build import build_gpt2
 from model.gpt2 import GPT2Config
-from model.sharding import World, build_gpt2
-from pipeline.shards import Manifest, SplitReader
-from pipeline.stream import evaluation_samples
+from model.world import World
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.reader import SplitReader
+from pipeline.dataset.sampling import evaluation_samples
 from scripts import bench_ceiling
 from scripts.bench_ceiling import Look, ceilings, look
 from scripts.config import Config, read

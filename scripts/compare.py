@@ -30,7 +30,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipeline.files import write_whole
+from pipeline.atomic import write_whole
 from scripts.compare_page import page
 from scripts.compare_plot import draw
 from scripts.compare_results import Result, Results, read_result

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.shards import Manifest
+from pipeline.dataset.manifest import Manifest
 from scripts.config import NO_SETTINGS, Config, fill, load, read
 from scripts.report_run import load_run
 

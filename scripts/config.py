@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import tyro
 
-from pipeline.remote import Mirror, is_remote
+from pipeline.dataset.remote import Mirror, is_remote
 from selection.methods import METHODS
 from selection.prefilter import PREFILTERS
 

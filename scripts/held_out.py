@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model.sharding import World, sum_over_ranks
-from pipeline.shards import Manifest, SplitReader, inputs_and_targets
+from model.world import World, sum_over_ranks
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.reader import SplitReader, inputs_and_targets
 
 
 class HeldOut:

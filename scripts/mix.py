@@ -23,7 +23,8 @@ from pathlib import Path
 
 import tyro
 
-from pipeline.documents import Document, read_corpus
+from pipeline.corpora.document import Document
+from pipeline.corpora.registry import read_corpus
 
 SHUFFLED_EVERY = 4
 CODE_CHARACTERS = 5_000_000

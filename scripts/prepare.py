@@ -24,12 +24,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.documents import Document
-from pipeline.prepare import prepare
-from pipeline.recipe import Recipe
-from pipeline.shards import Manifest
-from pipeline.splits import SPLITS
-from pipeline.verify import drop_shards, verify
+from pipeline.corpora.document import Document
+from pipeline.dataset.manifest import SPLITS, Manifest
+from pipeline.prepare.build import prepare
+from pipeline.prepare.recipe import Recipe
+from pipeline.prepare.verify import drop_shards, verify
 
 _SHOWN_SOURCES = 12
 _REDRAW_SECONDS = 0.1

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pipeline.shards import Manifest, SplitReader
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.reader import SplitReader
 from selection.predictor import ngram_features
 from selection.prefilter import PREFILTERS, Prefilter
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from pipeline.files import write_whole
+from pipeline.atomic import write_whole
 from scripts import report_figures as figures
 from scripts import report_questions as questions
 from scripts.report_format import Answer, cell, printable

@@ -83,7 +83,7 @@ class Texts:
     """The text and the documents of the samples of a dataset."""
 
     def __init__(self, folder: Path):
-        from pipeline.shards import SplitReader  # here, since it loads torch, which most questions do not need
+        from pipeline.dataset.reader import SplitReader  # here, since it loads torch, which most questions do not need
 
         self.reader = SplitReader(folder, split="train")
         self.manifest = self.reader.manifest

@@ -6,11 +6,13 @@ import numpy as np
 import torch.distributed as dist
 
 from model import checkpoint
+from model.build import build_gpt2
 from model.gpt2 import GPT2Config
 from model.optimizer import build_adamw
-from model.sharding import World, build_gpt2
-from pipeline.shards import Manifest
-from pipeline.stream import Candidates, CandidateStream, evaluation_samples, target_samples
+from model.world import World
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.sampling import evaluation_samples, target_samples
+from pipeline.stream.candidates import Candidates, CandidateStream
 from scripts.config import Config
 from scripts.ending import StopSignal
 from scripts.held_out import HeldOut

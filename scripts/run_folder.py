@@ -6,7 +6,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.files import write_whole
+from pipeline.atomic import write_whole
 from scripts.config import Config, to_toml
 
 

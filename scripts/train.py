@@ -24,9 +24,9 @@ from rich.console import Console
 from torch import Tensor
 
 from model.optimizer import clip_gradient, learning_rate_at, set_learning_rate
-from model.sharding import World, sum_over_ranks
-from pipeline.shards import inputs_and_targets
-from pipeline.stream import Candidates, CandidateStream
+from model.world import World, sum_over_ranks
+from pipeline.dataset.reader import inputs_and_targets
+from pipeline.stream.candidates import Candidates, CandidateStream
 from scripts.config import parse
 from scripts.ending import StopSignal, report
 from scripts.progress import ProgressBar

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from model.sharding import World
+from model.world import World
 
 
 def on_ranks(size: int, function, *arguments) -> list:

@@ -9,9 +9,10 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
 from model import checkpoint
+from model.build import build_gpt2
 from model.gpt2 import GPT2Config
 from model.optimizer import build_adamw
-from model.sharding import World, build_gpt2
+from model.world import World
 
 
 @pytest.fixture

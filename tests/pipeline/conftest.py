@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.shards import Manifest
-from pipeline.splits import SPLITS
-from pipeline.writer import Sample, ShardWriter
+from pipeline.dataset.manifest import SPLITS, Manifest
+from pipeline.prepare.writer import Sample, ShardWriter
 
 _LENGTH = 3  # T: tiny, so that a hypothesis test can make hundreds of datasets
 _SHARD_OF_ONE = 4 * 512 + 1024  # two members of two blocks each, and the end

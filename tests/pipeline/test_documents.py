@@ -7,15 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.documents import (
-    OPENWEBTEXT,
-    PART,
-    Document,
-    Fields,
-    estimated_characters,
-    hub_documents,
-    read_corpus,
-)
+from pipeline.corpora.document import Document, Fields
+from pipeline.corpora.files import PART
+from pipeline.corpora.hub import OPENWEBTEXT, hub_documents
+from pipeline.corpora.registry import estimated_characters, read_corpus
 
 ROWS = [{"text": "one é", "id": 7, "kind": "a"}, {"text": "two\nlines", "id": "x", "kind": "b"}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)

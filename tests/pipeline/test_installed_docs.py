@@ -3,9 +3,9 @@ from collections import Counter
 
 import pytest
 
-from pipeline import installed_docs as module
-from pipeline.documents import read_corpus
-from pipeline.installed_docs import installed_documents
+from pipeline.corpora import installed_docs as module
+from pipeline.corpora.installed_docs import installed_documents
+from pipeline.corpora.registry import read_corpus
 
 KINDS = ("topics", "docstrings", "source", "licences", "descriptions")
 

@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.order import EpochOrder, pass_order, permutation
+from pipeline.permutation import pass_order, permutation
+from pipeline.stream.order import EpochOrder
 
 
 @given(st.integers(0, 200), st.lists(st.integers(0, 2**40), min_size=1, max_size=4))

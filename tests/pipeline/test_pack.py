@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import Document
-from pipeline.pack import ConcatPacker, DocumentPacker
-from pipeline.shards import inputs_and_targets
-from pipeline.tokenizer import encode_documents, train_tokenizer
+from pipeline.corpora.document import Document
+from pipeline.dataset.reader import inputs_and_targets
+from pipeline.prepare.pack import ConcatPacker, DocumentPacker
+from pipeline.prepare.tokenizer import encode_documents, train_tokenizer
 
 END = 0
 TEXTS = st.lists(st.text("ab é漢🎉 \n", max_size=30), max_size=8)

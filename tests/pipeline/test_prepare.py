@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.documents import read_corpus
-from pipeline.prepare import prepare
-from pipeline.recipe import Recipe
-from pipeline.shards import Manifest, SplitReader, inputs_and_targets
-from pipeline.splits import SPLITS
-from pipeline.tokenizer import load_tokenizer
-from pipeline.verify import verify
+from pipeline.corpora.registry import read_corpus
+from pipeline.dataset.manifest import SPLITS, Manifest
+from pipeline.dataset.reader import SplitReader, inputs_and_targets
+from pipeline.prepare.build import prepare
+from pipeline.prepare.recipe import Recipe
+from pipeline.prepare.tokenizer import load_tokenizer
+from pipeline.prepare.verify import verify
 
 WORDS = [
     "a",
@@ -179,7 +179,7 @@ def test_a_given_tokenizer_is_kept(recipe, dataset, tmp_path):
 
 
 def test_the_tokenizer_learns_from_train_documents_only(recipe, tmp_path, monkeypatch):
-    from pipeline import prepare as module
+    from pipeline.prepare import build as module
 
     texts = []
     train = module.train_tokenizer
@@ -199,7 +199,7 @@ def test_the_tokenizer_learns_from_train_documents_only(recipe, tmp_path, monkey
 
 
 def test_many_sources_keep_the_manifest_small(recipe, corpus, tmp_path, monkeypatch):
-    from pipeline import prepare as module
+    from pipeline.prepare import build as module
 
     monkeypatch.setattr(module, "_SOURCES", 5)
     changed = {"source_field": "key", "target_sources": (), "out": tmp_path / "data"}

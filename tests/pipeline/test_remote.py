@@ -15,10 +15,11 @@ import fsspec
 import pytest
 import torch
 
-from pipeline import remote
-from pipeline.remote import Mirror, is_remote
-from pipeline.shards import Manifest, SplitReader
-from pipeline.stream import CandidateStream
+from pipeline.dataset import remote
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.reader import SplitReader
+from pipeline.dataset.remote import Mirror, is_remote
+from pipeline.stream.candidates import CandidateStream
 
 ROOM = 1 << 30
 

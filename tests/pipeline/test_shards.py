@@ -7,10 +7,12 @@ import pytest
 import torch
 import webdataset
 
-from pipeline.shards import Manifest, Span, SplitReader
-from pipeline.tar import member
-from pipeline.verify import drop_shards, verify
-from pipeline.writer import Sample, ShardWriter
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.reader import SplitReader
+from pipeline.dataset.shards import Span
+from pipeline.dataset.tar import member
+from pipeline.prepare.verify import drop_shards, verify
+from pipeline.prepare.writer import Sample, ShardWriter
 
 
 @pytest.fixture
@@ -196,7 +198,9 @@ def test_verify_finds_a_flipped_bit_in_the_tokens(dataset):
 def test_a_shard_opened_again_is_compared_again_only_if_its_file_changed(dataset, monkeypatch):
     digests = []
     sha256 = hashlib.sha256
-    monkeypatch.setattr("pipeline.shards.hashlib.sha256", lambda data: (digests.append(len(data)), sha256(data))[1])
+    monkeypatch.setattr(
+        "pipeline.dataset.shards.hashlib.sha256", lambda data: (digests.append(len(data)), sha256(data))[1]
+    )
     reader = SplitReader(Manifest.load(dataset), open_shards=1)
     digests.clear()
     for sample in (1, 11, 2, 12):

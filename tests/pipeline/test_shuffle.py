@@ -1,8 +1,8 @@
 import pytest
 
-from pipeline import shuffle as module
-from pipeline.shuffle import Shuffle
-from pipeline.writer import Sample
+from pipeline.prepare import shuffle as module
+from pipeline.prepare.shuffle import Shuffle
+from pipeline.prepare.writer import Sample
 
 SAMPLES = [Sample(bytes([i % 251]) * 6, b"{}" * (i % 4), i) for i in range(3000)]
 

@@ -2,8 +2,8 @@ import hashlib
 
 import pytest
 
-from pipeline.documents import Document
-from pipeline.splits import SplitRule, fraction
+from pipeline.corpora.document import Document
+from pipeline.prepare.splits import SplitRule, fraction
 
 
 def test_fraction_is_the_stated_hash():

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.shards import Manifest
-from pipeline.stream import CandidateStream, evaluation_samples, target_samples
-from pipeline.verify import drop_shards
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.sampling import evaluation_samples, target_samples
+from pipeline.prepare.verify import drop_shards
+from pipeline.stream.candidates import CandidateStream
 
 
 def _take(stream, steps):
@@ -152,7 +153,7 @@ def test_a_stream_over_a_dataset_with_a_dropped_shard(tmp_path, make_dataset, to
 
 
 def test_resuming_reads_no_more_than_a_window_per_lane(dataset, monkeypatch):
-    from pipeline import shards
+    from pipeline.dataset import shards
 
     read = []
     tokens = shards.OpenShard.tokens

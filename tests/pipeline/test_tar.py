@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tar import BLOCK, END, member, scan
+from pipeline.dataset.tar import BLOCK, END, member, scan
 
 _FILES = st.lists(st.binary(max_size=1500), max_size=6)
 

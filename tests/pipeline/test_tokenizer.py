@@ -3,15 +3,9 @@ import random
 import pytest
 from tokenizers import Tokenizer, models
 
-from pipeline import tokenizer as module
-from pipeline.documents import Document
-from pipeline.tokenizer import (
-    END_OF_TEXT,
-    encode_documents,
-    load_tokenizer,
-    train_tokenizer,
-    vocabulary_size,
-)
+from pipeline.corpora.document import Document
+from pipeline.prepare import tokenizer as module
+from pipeline.prepare.tokenizer import END_OF_TEXT, encode_documents, load_tokenizer, train_tokenizer, vocabulary_size
 
 WORDS = ["the", "quick", "brown", "fox", "—", "über", "漢字", "🎉", "", "dogs\n\tand\r\n", "123", END_OF_TEXT, "fox's"]
 

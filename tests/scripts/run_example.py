@@ -8,7 +8,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from tokenizers import Tokenizer
 
-from pipeline.shards import Manifest, SplitReader
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.reader import SplitReader
 from scripts.prepare import main as prepare
 from scripts.report import main as report
 from selection.log import SelectionLog

@@ -7,8 +7,8 @@ import torch
 
 from model.gpt2 import GPT2, GPT2Config
 from model.optimizer import build_adamw, clip_gradient, learning_rate_at, set_learning_rate
-from pipeline.shards import SplitReader, inputs_and_targets
-from pipeline.stream import target_samples
+from pipeline.dataset.reader import SplitReader, inputs_and_targets
+from pipeline.dataset.sampling import target_samples
 from scripts.report_run import Study
 from scripts.train import main as train
 from selection import attribution

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.shards import Manifest
+from pipeline.dataset.manifest import Manifest
 from scripts import compare
 from scripts.compare_plot import draw
 from scripts.compare_results import Result, Results, Spread, at, crossing, to_reach

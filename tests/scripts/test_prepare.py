@@ -11,7 +11,7 @@ import time
 import pytest
 from tokenizers import Tokenizer, models
 
-from pipeline.shards import Manifest
+from pipeline.dataset.manifest import Manifest
 from scripts.prepare import main
 
 WORDS = ["a", "model", "reads", "text", "and", "predicts", "what", "comes", "next", "in", "it"]

@@ -7,8 +7,10 @@ import torch
 
 from model.gpt2 import GPT2, GPT2Config
 from model.optimizer import build_adamw
-from pipeline.shards import Manifest, SplitReader, inputs_and_targets
-from pipeline.stream import CandidateStream, evaluation_samples, target_samples
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.reader import SplitReader, inputs_and_targets
+from pipeline.dataset.sampling import evaluation_samples, target_samples
+from pipeline.stream.candidates import CandidateStream
 from selection.ghost import GhostRecorder
 
 STEPS, CANDIDATES, PICKS, TARGETS = 40, 16, 8, 16

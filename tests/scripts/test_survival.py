@@ -340,8 +340,8 @@ def test_a_run_reads_a_dataset_elsewhere(dataset, tmp_path, capsys):
 
 
 def test_a_resume_says_that_the_dataset_lost_a_shard(dataset, tmp_path, capsys):
-    from pipeline.shards import Manifest
-    from pipeline.verify import drop_shards
+    from pipeline.dataset.manifest import Manifest
+    from pipeline.prepare.verify import drop_shards
 
     copy = tmp_path / "data"
     shutil.copytree(dataset, copy)

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from model.build import build_gpt2
 from model.gpt2 import GPT2
 from model.optimizer import build_adamw
-from model.sharding import build_gpt2
 from selection.direction import Direction, LowRank, RunningDirection, adam_preconditioned, whole
 from selection.ghost import GhostRecorder
 from selection.uses import FusedHead

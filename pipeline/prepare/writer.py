@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.shards import KEY, Shard
-from pipeline.tar import END, member
+from pipeline.dataset.manifest import Shard
+from pipeline.dataset.shards import KEY
+from pipeline.dataset.tar import END, member
 
 
 class Sample(NamedTuple):

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.tokenizer import Encoded
-from pipeline.writer import Sample
+from pipeline.prepare.tokenizer import Encoded
+from pipeline.prepare.writer import Sample
 
 
 def _spans(spans: list[dict]) -> bytes:

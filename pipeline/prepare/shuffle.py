@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.order import permutation
-from pipeline.writer import Sample
+from pipeline.permutation import LOT, PLACE, permutation
+from pipeline.prepare.writer import Sample
 
-_LOT, _PLACE = 3, 4  # second in every key, as in pipeline/order.py
 _FILES = 256
 _BUFFER = 1 << 18  # bytes gathered for a file before they are written to it
 _DRAWN = 1 << 14  # lots drawn at a time
@@ -38,7 +37,7 @@ class Shuffle:
     def add(self, sample: Sample) -> None:
         turn, place = divmod(self.samples, _DRAWN)
         if place == 0:
-            bits = np.random.PCG64(np.random.SeedSequence([self._seed, _LOT, turn])).random_raw(_DRAWN)
+            bits = np.random.PCG64(np.random.SeedSequence([self._seed, LOT, turn])).random_raw(_DRAWN)
             self._lots = bits % _FILES
         lot = int(self._lots[place])
         buffer = self._buffers[lot]
@@ -71,7 +70,7 @@ class Shuffle:
             positions.append(position)
             tokens, spans, _ = _HEAD.unpack_from(data, position)
             position += _HEAD.size + tokens + spans
-        for place in permutation(len(positions), self._seed, _PLACE, lot):
+        for place in permutation(len(positions), self._seed, PLACE, lot):
             begin = positions[place]
             tokens, spans, targets = _HEAD.unpack_from(data, begin)
             middle = begin + _HEAD.size + tokens

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.documents import Corpus, Document, estimated_characters, read_corpus
-from pipeline.splits import HELD_OUT, SplitRule
+from pipeline.corpora.document import Document
+from pipeline.corpora.registry import Corpus, estimated_characters, read_corpus
+from pipeline.dataset.manifest import HELD_OUT
+from pipeline.prepare.splits import SplitRule
 
 # Each of target, val and test is this share of the documents it is drawn from, until that is more text than
 # anyone measures on: 6 % of a corpus of 20 MB is 1.2 MB, and of 40 GB 8 MB are taken.

@@ -22,7 +22,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.documents import Document, encodable
+from pipeline.corpora.document import Document, encodable
 
 # Characters taken of each kind: all there is of topics (half a million), licences and descriptions, and of the
 # rest enough for some 35,000 samples of 128 tokens, of which about three in ten are the prose.

@@ -7,27 +7,10 @@ permuted. Nothing here knows of ranks, processes or time, so neither does the or
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
-_SHARDS, _WINDOW, _PASS = range(3)  # second in every key: keeps the uses of one seed apart
-
-
-def permutation(n: int, *key: int) -> np.ndarray:
-    """A permutation of range(n), int64, that depends on n and `key` alone.
-
-    Sorts raw random bits instead of calling Generator.permutation: numpy promises the same bits in every
-    version, but not the same permutation.
-    """
-    bits = np.random.PCG64(np.random.SeedSequence(key)).random_raw(n)
-    return np.argsort(bits, kind="stable")
-
-
-@lru_cache(maxsize=4)  # consecutive steps share a pass
-def pass_order(samples: int, seed: int, number: int) -> np.ndarray:
-    """The order in which pass `number` goes over a split of `samples` samples."""
-    return permutation(samples, seed, _PASS, number)
+from pipeline.permutation import SHARDS, WINDOW, permutation
 
 
 class EpochOrder:
@@ -63,12 +46,12 @@ class EpochOrder:
         first = number * self.window_length
         last = min(first + self.window_length, self.lane_length)
         ids = self._line(epoch, lane * self.lane_length + first, lane * self.lane_length + last)
-        return ids, permutation(last - first, self._seed, _WINDOW, epoch, lane, number)
+        return ids, permutation(last - first, self._seed, WINDOW, epoch, lane, number)
 
     def _line(self, epoch: int, first: int, last: int) -> np.ndarray:
         """The sample ids at positions [first, last) of the epoch's line of permuted shards."""
         if self._epoch != epoch:
-            self._shards = permutation(len(self._sizes), self._seed, _SHARDS, epoch)
+            self._shards = permutation(len(self._sizes), self._seed, SHARDS, epoch)
             self._begins = np.cumsum(self._sizes[self._shards]) - self._sizes[self._shards]
             self._epoch = epoch
         positions = np.arange(first, last)

@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from pipeline.documents import OPENWEBTEXT_DOCUMENTS, estimated_characters
-from pipeline.pack import PACKERS
-from pipeline.recipe import Recipe
-from pipeline.shards import FORMAT, Manifest
-from pipeline.shuffle import Shuffle
-from pipeline.splits import SPLITS, SplitRule, fraction
-from pipeline.tokenizer import (
+from pipeline.corpora.hub import OPENWEBTEXT_DOCUMENTS
+from pipeline.corpora.registry import estimated_characters
+from pipeline.dataset.manifest import FORMAT, SPLITS, Manifest
+from pipeline.prepare.pack import PACKERS
+from pipeline.prepare.recipe import Recipe
+from pipeline.prepare.shuffle import Shuffle
+from pipeline.prepare.splits import SplitRule, fraction
+from pipeline.prepare.tokenizer import (
     END_OF_TEXT,
     Encoded,
     encode_documents,
@@ -32,7 +33,7 @@ from pipeline.tokenizer import (
     train_tokenizer,
     vocabulary_size,
 )
-from pipeline.writer import ShardWriter
+from pipeline.prepare.writer import ShardWriter
 
 # A tokenizer learns from about this much text, spread over the whole corpus.
 _TOKENIZER_CHARACTERS = 50_000_000

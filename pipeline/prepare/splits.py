@@ -3,10 +3,8 @@
 import hashlib
 from dataclasses import asdict, dataclass
 
-from pipeline.documents import Document
-
-SPLITS = ("train", "target", "val", "test")
-HELD_OUT = SPLITS[1:]
+from pipeline.corpora.document import Document
+from pipeline.dataset.manifest import HELD_OUT
 
 
 def fraction(seed: int, purpose: str, document_id: str) -> float:

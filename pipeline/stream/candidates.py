@@ -1,6 +1,6 @@
 """CandidateStream: (manifest, seed, step) -> groups of candidates, read ahead of the step by worker processes.
 
-Group g of every step is fed by lane g of the stream (pipeline/order.py says which samples a lane holds). A
+Group g of every step is fed by lane g of the stream (pipeline/stream/order.py says which samples a lane holds). A
 lane reads one window of samples at a time, so resuming at a step reads no more than that window again. Shape
 suffixes: G groups here (lanes of this rank), n candidates drawn a group, T1 = T + 1 tokens.
 """
@@ -8,30 +8,24 @@ suffixes: G groups here (lanes of this rank), n candidates drawn a group, T1 = T
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
-from pipeline.order import EpochOrder, pass_order
-from pipeline.remote import Mirror
-from pipeline.shards import Manifest, SplitReader
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.remote import Mirror
+from pipeline.stream.lanes import Features, LaneReader
+from pipeline.stream.order import EpochOrder
 
 # Samples a lane holds in memory: 2 MB at T = 1024. Prepare has shuffled the samples already; windows give
 # every epoch another neighbourhood.
 WINDOW = 1024
-_GRACE = 25.0  # seconds a worker outlives a SIGTERM, if its training process does
 _STEPS_AHEAD = 4  # steps each worker reads ahead: a window is read while earlier steps are trained on
-
-
-Features = Callable[[np.ndarray], np.ndarray]
 
 
 class Candidates(NamedTuple):
@@ -101,7 +95,7 @@ class CandidateStream:
         return self._order.steps_per_epoch
 
     def __iter__(self) -> Iterator[Candidates]:
-        reading = _LaneReader(self.manifest, self._order, self.lanes, self.drawn, self.step, self.features)
+        reading = LaneReader(self.manifest, self._order, self.lanes, self.drawn, self.step, self.features)
         parts = iter(self._loader(reading)) if self.workers else iter(reading)
         stride = max(self.workers, 1)
         shape = (len(self.lanes), self.drawn)
@@ -127,7 +121,7 @@ class CandidateStream:
         finally:
             del parts  # ends the workers now, even while the traceback of an error keeps this frame
 
-    def _loader(self, reading: "_LaneReader") -> DataLoader:
+    def _loader(self, reading: "LaneReader") -> DataLoader:
         return DataLoader(
             reading,
             batch_size=None,
@@ -171,110 +165,3 @@ def _as_it_is(part):
     """Keeps DataLoader from making tensors of arrays: a tensor travels by a file descriptor and shared memory, which
     takes longer than copying a step's two bytes a token, and small containers have little of it."""
     return part
-
-
-class _LaneReader(IterableDataset):
-    """Yields (step, worker, ids, tokens, features) of the lanes of this worker: every workers-th of `lanes`.
-
-    A ValueError (a broken shard) is yielded as its sentence: raised here, DataLoader would wrap it in a
-    traceback.
-    """
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        order: EpochOrder,
-        lanes: list[int],
-        drawn: int,
-        step: int,
-        features: Features | None,
-    ):
-        self.manifest, self.order, self.lanes, self.drawn, self.step = manifest, order, lanes, drawn, step
-        self.features = features
-
-    def __iter__(self):
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        if info:
-            threading.Thread(target=_end_with_training, daemon=True).start()
-            # A terminal and most schedulers signal all processes of a run, which then finishes its step: its workers
-            # stay for that. SIGTERM is also how DataLoader ends a worker that is stuck.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, _end_later)
-        mine = self.lanes[worker::workers]
-        try:
-            reader = SplitReader(self.manifest, "train", open_shards=2 * len(mine))
-            lanes = [_Lane(lane, reader, self.order, self.drawn) for lane in mine]
-            for step in count(self.step):
-                ids, tokens = zip(*(lane.read(step) for lane in lanes), strict=True)
-                features = np.stack([self.features(part) for part in tokens]) if self.features else None
-                yield step, worker, np.stack(ids), np.stack(tokens), features
-        except ValueError as error:
-            yield str(error)
-
-
-def _end_with_training() -> None:
-    """Ends this worker when the training process is gone, however it went.
-
-    DataLoader's own watchdog asks whether the worker's parent lives, and here that is the fork server.
-    """
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(0)
-
-
-def _end_later(*_) -> None:
-    timer = threading.Timer(_GRACE, os._exit, [0])
-    timer.daemon = True
-    timer.start()
-
-
-class _Lane:
-    """One lane, and the window of it that was read last."""
-
-    def __init__(self, lane: int, reader: SplitReader, order: EpochOrder, drawn: int):
-        self.lane, self.reader, self.order, self.drawn = lane, reader, order, drawn
-        self._held = None
-
-    def read(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sample ids [n] and tokens [n, T+1] of this lane's group at `step`."""
-        epoch, step = divmod(step, self.order.steps_per_epoch)
-        first, last = step * self.drawn, (step + 1) * self.drawn
-        length = self.order.window_length
-        ids, tokens = [], []
-        for number in range(first // length, (last - 1) // length + 1):
-            self._hold(epoch, number)
-            begin, end = max(first - number * length, 0), last - number * length
-            ids.append(self._ids[begin:end])
-            tokens.append(self._tokens[begin:end])
-        return np.concatenate(ids), np.concatenate(tokens)
-
-    def _hold(self, epoch: int, number: int):
-        if self._held == (epoch, number):
-            return
-        ids, permuted = self.order.window(epoch, self.lane, number)
-        self._ids, self._tokens = ids[permuted], self.reader.tokens(ids)[permuted]
-        self._held = (epoch, number)
-
-
-def target_samples(manifest: Manifest, seed: int, step: int, m: int, of: np.ndarray | None = None) -> np.ndarray:
-    """The m samples of split `target` that steer `step`, out of the sample numbers `of` (or all): int64 [m].
-
-    Steps walk through `of` in passes; each pass is a fresh permutation of it. Raises ValueError when m is more
-    than one pass holds.
-    """
-    of = manifest.sample_ids("target", np.arange(manifest.samples("target"))) if of is None else of
-    samples = len(of)
-    if not 0 < m <= samples:
-        raise ValueError(f"{m} target samples a step are asked for; split target of {manifest.folder} has {samples}")
-    first = step * m
-    passes = range(first // samples, (first + m - 1) // samples + 1)
-    line = np.concatenate([pass_order(samples, seed, number) for number in passes])
-    begin = first - passes[0] * samples
-    return of[line[begin : begin + m]]
-
-
-def evaluation_samples(manifest: Manifest, split: str, n: int) -> np.ndarray:
-    """A fixed choice of n samples evenly spread over `split` (all of them if it has fewer): int64, ascending."""
-    samples = manifest.samples(split)
-    n = min(n, samples)
-    return manifest.sample_ids(split, np.arange(n, dtype=np.int64) * samples // max(n, 1))

@@ -1,0 +1,95 @@
+"""Random access to the samples of a split, and what a model is given of them.
+
+Shape suffixes: N samples, T1 = T + 1 tokens (T inputs and, one to the right, T targets).
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.dataset.manifest import SPLITS, Manifest
+from pipeline.dataset.remote import Mirror
+from pipeline.dataset.shards import OpenShard, Span
+
+
+class SplitReader:
+    """Random access to the samples of one split. Opens shards when first needed and keeps `open_shards` open.
+
+    A shard's bytes are compared with the manifest's sha256 when it is first opened, before a sample of it is given,
+    and when it is opened again and its file has changed.
+    """
+
+    def __init__(self, dataset: str | Path | Mirror | Manifest, split: str = "train", open_shards: int = 4):
+        if split not in SPLITS:
+            raise ValueError(f"there is no split {split!r}: the splits are {', '.join(SPLITS)}")
+        self.manifest = dataset if isinstance(dataset, Manifest) else Manifest.load(dataset)
+        self.split = split
+        self.samples = self.manifest.samples(split)
+        self._shards = self.manifest.shards[split]
+        self._firsts = np.array([shard.first_sample for shard in self._shards], dtype=np.int64)
+        self._sizes = np.array([shard.samples for shard in self._shards], dtype=np.int64)
+        self._open_shards = open_shards
+        self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        self._signatures: dict[int, tuple] = {}
+
+    def tokens(self, sample_ids: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
+        """The tokens of these samples, in the order asked for: [N, T+1] in the stored type (uint16 or uint32)."""
+        ids_N, shards_N = self._placed(sample_ids)
+        tokens_NT1 = np.empty((len(ids_N), self.manifest.sequence_length + 1), dtype=self.manifest.dtype)
+        # Shard by shard and, within one, from front to back, whatever the order asked for: each shard is
+        # opened once, and the disk is read forwards.
+        order = np.argsort(ids_N, kind="stable")
+        edges = np.flatnonzero(np.diff(shards_N[order])) + 1
+        for places in np.split(order, edges) if len(order) else ():
+            index = int(shards_N[places[0]])
+            part = np.empty((len(places), tokens_NT1.shape[1]), dtype=tokens_NT1.dtype)
+            self._shard(index).tokens(ids_N[places] - self._firsts[index], part)
+            tokens_NT1[places] = part
+        return tokens_NT1
+
+    def spans(self, sample_id: int) -> list[Span]:
+        """The stretches of documents that this sample is made of, in order."""
+        (number,), (index,) = self._placed([sample_id])
+        return self._shard(int(index)).spans(int(number - self._firsts[index]))
+
+    def _placed(self, sample_ids) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers as int64 [N], and which shard each is in. ValueError for one that is in none."""
+        ids_N = np.asarray(sample_ids, dtype=np.int64)
+        shards_N = np.searchsorted(self._firsts, ids_N, side="right") - 1
+        outside_N = (ids_N < 0) | (ids_N >= (self._firsts + self._sizes)[shards_N])
+        if outside_N.any():
+            raise ValueError(
+                f"there is no sample {ids_N[outside_N][0]} in split {self.split} of {self.manifest.folder}: "
+                f"it has samples {self._firsts[0]} to {self._firsts[-1] + self._sizes[-1] - 1}"
+                + (
+                    ", less those of shards that were dropped"
+                    if self._firsts[-1] + self._sizes[-1] > self.samples
+                    else ""
+                )
+            )
+        return ids_N, shards_N
+
+    def _shard(self, index: int) -> OpenShard:
+        if index not in self._open:
+            shard = OpenShard(self.manifest, self._shards[index], self._signatures.get(index))
+            self._open[index], self._signatures[index] = shard, shard.signature
+            if len(self._open) > self._open_shards:
+                self._open.popitem(last=False)
+        self._open.move_to_end(index)
+        return self._open[index]
+
+
+def inputs_and_targets(tokens_NT1: torch.Tensor | np.ndarray, manifest: Manifest) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets, both int64 [N, T]; a target is the token after its input, or -1 on padding.
+
+    Only packing `document` pads, with <|endoftext|>. In it that token only ever ends a document, so whatever
+    would be predicted from it is padding; the one that ends the document is itself predicted.
+    """
+    tokens = torch.as_tensor(tokens_NT1).to(torch.int64)
+    inputs, targets = tokens[..., :-1].contiguous(), tokens[..., 1:].contiguous()
+    if manifest.packing == "document":
+        targets = targets.masked_fill(inputs == manifest.end_of_text, -1)
+    return inputs, targets

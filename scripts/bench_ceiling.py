@@ -26,8 +26,8 @@ from pipeline.dataset.reader import inputs_and_targets
 from pipeline.stream.candidates import CandidateStream
 from scripts.bench_fidelity import Stage
 from scripts.config import Config
-from selection.direction import whole
-from selection.predictor import ngram_features
+from selection.direction.exact import whole
+from selection.prefilters.ngrams import ngram_features
 
 STEPS, SPLITS, MOST_TARGETS = 16, 50, 128
 

@@ -32,8 +32,9 @@ from pipeline.stream.candidates import Candidates, CandidateStream
 from scripts.config import Config, read
 from scripts.held_out import HeldOut
 from scripts.run import SCORED
-from selection.direction import Direction, RunningDirection
-from selection.ghost import GhostRecorder
+from selection.direction.exact import Direction
+from selection.direction.running import RunningDirection
+from selection.ghost.recorder import GhostRecorder
 
 WARM_STEPS, MEASURED_STEPS, REFERENCE_SAMPLES, RANK, DECAY = 16, 4, 64, 8, 0.9
 

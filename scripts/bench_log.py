@@ -24,9 +24,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from selection import attribution, bias, history, overlap, predictions, trends
-from selection.attribution import SPANS, OpenLog
-from selection.log import FILE_ROWS, QUANTITIES, SelectionLog
+from selection.attribution import bias, history, overlap, totals, trends
+from selection.attribution import foresight as predictions
+from selection.attribution.open_log import SPANS, OpenLog
+from selection.log.schema import QUANTITIES
+from selection.log.writer import FILE_ROWS, SelectionLog
 
 RANKS, N, K = 64, 32, 16
 DRAWN, SCORED, EVERY, PICKED = 64, 16, 8, 8  # of the amortised case: all drawn are predicted, few are scored
@@ -133,11 +135,11 @@ def write_spans(path: Path, options: Options) -> None:
 
 # What the report asks, by the name of its option.
 QUESTIONS = {
-    "summary": attribution.summary,
-    "--ask gaps": attribution.gaps,
-    "--ask samples": attribution.samples,
-    "--ask documents": attribution.documents,
-    "--ask sources": attribution.sources,
+    "summary": totals.summary,
+    "--ask gaps": totals.gaps,
+    "--ask samples": totals.samples,
+    "--ask documents": totals.documents,
+    "--ask sources": totals.sources,
     "--ask time": trends.over_time,
     "--ask early-late": trends.early_and_late,
     "--ask returning": trends.returning,

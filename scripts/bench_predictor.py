@@ -37,9 +37,9 @@ from scripts.bench_ceiling import Look, ceilings, look
 from scripts.config import Config, read
 from scripts.predictor_variants import Samples, Variant, standardised, variants
 from scripts.prior import MOST
-from selection.judge import group_correlation
-from selection.log import read_log
-from selection.predictor import ngram_features
+from selection.log.reader import read_log
+from selection.prefilters.judge import group_correlation
+from selection.prefilters.ngrams import ngram_features
 
 BLOCKS = 20  # of successive steps, whose means count as independent
 

@@ -22,11 +22,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from model.gpt2 import GPT2, GPT2Config
-from selection.direction import Direction, RunningDirection
-from selection.ghost import GhostRecorder
-from selection.methods import METHODS
-from selection.predictor import Predictor, ngram_features
-from selection.prefilter import Prefilter
+from selection.direction.exact import Direction
+from selection.direction.running import RunningDirection
+from selection.ghost.recorder import GhostRecorder
+from selection.methods.registry import METHODS
+from selection.prefilters.cascade import Prefilter
+from selection.prefilters.ngrams import ngram_features
+from selection.prefilters.predictor import Predictor
 
 STEP_SIZE = 1e-4
 EVERY, DRAWN = 8, 8  # of the amortised modes: steps between scored ones, candidates drawn for one pick

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import tyro
 
 from pipeline.dataset.remote import Mirror, is_remote
-from selection.methods import METHODS
-from selection.prefilter import PREFILTERS
+from selection.methods.registry import METHODS
+from selection.prefilters.cascade import PREFILTERS
 
 
 @dataclass(frozen=True)

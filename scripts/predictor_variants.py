@@ -16,7 +16,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from selection.predictor import BUCKETS, FORGETTING, SHRINKAGE, Importance, Predictor
+from selection.prefilters.importance import Importance
+from selection.prefilters.ngrams import BUCKETS
+from selection.prefilters.predictor import FORGETTING, SHRINKAGE, Predictor
 
 WINDOW = 64  # scored groups that those look back on which replay
 FEW = 16  # target samples, where the target text is small

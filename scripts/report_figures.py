@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from scripts.report_format import printable
 from scripts.report_run import Run
-from selection.judge import WINDOW
+from selection.prefilters.judge import WINDOW
 
 # Okabe and Ito's palette without its yellow and black, which vanish on white and on dark paper.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from selection.log import DROPPED, REJECTED
+from selection.log.schema import DROPPED, REJECTED
 
 WIDTH = 100  # columns of a terminal that tables must fit in
 _PREVIEW = 80  # characters of a text shown in a table

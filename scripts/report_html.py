@@ -12,7 +12,8 @@ from scripts import report_questions as questions
 from scripts.report_format import Answer, cell, printable
 from scripts.report_predictor import off_periods, off_steps, running_mean
 from scripts.report_run import Study
-from selection import attribution, predictions, trends
+from selection.attribution import foresight as predictions
+from selection.attribution import totals, trends
 
 TOP = 10  # documents at either end
 WINDOWS = 20  # stretches of steps in the figures over time
@@ -77,7 +78,7 @@ def _pictures(study: Study) -> list[Picture]:
         add("Loss against steps", figures.loss(study.run, "step"))
         add("Loss against seconds of training", figures.loss(study.run, "seconds"))
     if study.log.knows_documents:
-        over_time, sources = trends.over_time(study.log, WINDOWS), attribution.sources(study.log)
+        over_time, sources = trends.over_time(study.log, WINDOWS), totals.sources(study.log)
         add("What was trained on, by source", figures.stream(over_time, sources, "picked"))
         add("Pick rate by source", figures.stream(over_time, sources, "pick_rate"))
     if study.run.has_prefilter:
@@ -86,7 +87,7 @@ def _pictures(study: Study) -> list[Picture]:
         if correlations.num_rows:
             svg = figures.predictions(correlations, running_mean(correlations), off)
             add("Correlation of predictions and scores", svg)
-    scores = attribution.score_histogram(study.log)
+    scores = totals.score_histogram(study.log)
     if scores.num_rows:
         add("First-order scores of picked and rejected candidates", figures.histogram(scores))
     for answer in questions.biases(study):

@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from model import checkpoint
 from scripts.report_format import visible
 from scripts.report_run import Run, Texts
-from selection.predictor import BUCKETS, ngram_features
+from selection.prefilters.ngrams import BUCKETS, ngram_features
 
 LEAST_COUNT = 20  # in the samples gone over: what comes less often is mostly names and halves of letters
 

@@ -10,8 +10,8 @@ from scripts.report_format import WIDTH, Answer
 from scripts.report_ngrams import LEAST_COUNT, liked, newest_weights, side_by_side
 from scripts.report_plot import plot
 from scripts.report_run import FREQUENCY_SAMPLES, Run, Study
-from selection import predictions
-from selection.judge import WINDOW
+from selection.attribution import foresight as predictions
+from selection.prefilters.judge import WINDOW
 
 _MARKS = 40  # of the running mean in a terminal
 _SEPARATION = (

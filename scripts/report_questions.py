@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 from scripts.report_format import Answer
 from scripts.report_predictor import predictor
 from scripts.report_run import Study
-from selection import attribution, bias, history, overlap, trends
+from selection.attribution import bias, history, overlap, totals, trends
 
 
 def numbers(study: Study) -> Answer:
     """The run in numbers, one row."""
-    run, counts = study.run, attribution.summary(study.log).to_pylist()[0]
+    run, counts = study.run, totals.summary(study.log).to_pylist()[0]
     settings = run.config
     row = {
         "method": run.method,
@@ -57,13 +57,13 @@ def overview(study: Study, top: int) -> list[Answer]:
     scored = answers[0].table["scored"][0].as_py()
     if scored:
         for lowest, name in ((False, "highest"), (True, "lowest")):
-            table = attribution.documents(study.log, "mean_score", lowest, top)
+            table = totals.documents(study.log, "mean_score", lowest, top)
             answers.append(_documents(study, f"{name}_documents", f"Documents of {name} mean score", table))
     return answers
 
 
 def sources(study: Study) -> list[Answer]:
-    table = attribution.sources(study.log)
+    table = totals.sources(study.log)
     shown = table.select(["source", "pool_share", "picks_share", "lift", "pick_rate", "mean_score", "contribution"])
     starved = table.filter(pc.less(table["lift"], 0.5))["source"].to_pylist()
     note = f"Starved (lift below 0.5): {', '.join(starved)}.\n" if starved else ""
@@ -121,19 +121,19 @@ def gaps(study: Study) -> list[Answer]:
     found = _gaps(study)
     if found:
         return found
-    table = attribution.gaps(study.log)
+    table = totals.gaps(study.log)
     return [Answer("gaps", "Steps without rows", table, "None: every step has every group.")]
 
 
 def samples(study: Study, order: str, lowest: bool, top: int) -> list[Answer]:
-    table = attribution.samples(study.log, order, lowest, top)
+    table = totals.samples(study.log, order, lowest, top)
     shown = table.select(["sample_id", "offered", "scored", "picked", "mean_score", "contribution"])
     title = f"Samples of {_end(lowest)} {order}"
     return [Answer("samples", title, _with_text(study, table), "", _with_text(study, shown))]
 
 
 def documents(study: Study, order: str, lowest: bool, top: int) -> list[Answer]:
-    table = attribution.documents(study.log, order, lowest, top)
+    table = totals.documents(study.log, order, lowest, top)
     return [_documents(study, "documents", f"Documents of {_end(lowest)} {order}", table)]
 
 
@@ -167,11 +167,11 @@ def document(study: Study, name: str) -> list[Answer]:
 def source(study: Study, name: str, top: int) -> list[Answer]:
     stretches = trends.over_time(study.log, source=name)
     if not stretches.num_rows:
-        known = ", ".join(attribution.sources(study.log)["source"].to_pylist())
+        known = ", ".join(totals.sources(study.log)["source"].to_pylist())
         raise ValueError(f"source {name!r} is in no candidate of this run; its sources are: {known}")
     answers = [Answer("time", f"Source {name} over time", stretches.drop_columns("source"))]
     for lowest in (False, True):
-        table = attribution.documents(study.log, "mean_score", lowest, top, source=name)
+        table = totals.documents(study.log, "mean_score", lowest, top, source=name)
         title = f"Documents of {_end(lowest)} mean score in {name}"
         answers.append(_documents(study, f"{_end(lowest)}_documents", title, table.drop_columns("source")))
     return answers
@@ -225,7 +225,7 @@ def _end(lowest: bool) -> str:
 
 
 def _gaps(study: Study) -> list[Answer]:
-    table = attribution.gaps(study.log)
+    table = totals.gaps(study.log)
     if not table.num_rows:
         return []
     note = "A file is lost or damaged or, at the end of a run still going, not written yet."

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from rich.progress import track
 from tokenizers import Tokenizer
 
-from selection.attribution import OpenLog, spans_table
+from selection.attribution.open_log import OpenLog, spans_table
 
 # Frequencies of tokens and n-grams are taken from at most this many training samples, evenly spaced.
 FREQUENCY_SAMPLES = 2_000

@@ -18,12 +18,12 @@ from scripts.ending import StopSignal
 from scripts.held_out import HeldOut
 from scripts.prior import build_prefilter
 from scripts.run_folder import RunFolder
-from selection.direction import RunningDirection
-from selection.ghost import GhostRecorder
-from selection.log import SelectionLog
-from selection.methods import METHODS
-from selection.predictor import ngram_features
-from selection.prefilter import Ranking
+from selection.direction.running import RunningDirection
+from selection.ghost.recorder import GhostRecorder
+from selection.log.writer import SelectionLog
+from selection.methods.registry import METHODS
+from selection.prefilters.cascade import Ranking
+from selection.prefilters.ngrams import ngram_features
 
 SCORED = {
     "all": lambda name: True,

@@ -32,9 +32,10 @@ from scripts.ending import StopSignal, report
 from scripts.progress import ProgressBar
 from scripts.run import Run
 from scripts.run_folder import RunFolder
-from selection.direction import Direction, adam_preconditioned
-from selection.methods import Choice
-from selection.prefilter import Ranking
+from selection.direction.exact import Direction
+from selection.direction.preconditioned import adam_preconditioned
+from selection.methods.registry import Choice
+from selection.prefilters.cascade import Ranking
 
 # So many updates in a row that are not finite end the run: more data will not mend what diverged.
 MOST_SKIPPED = 10

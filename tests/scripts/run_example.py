@@ -12,8 +12,8 @@ from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader
 from scripts.prepare import main as prepare
 from scripts.report import main as report
-from selection.log import SelectionLog
-from selection.predictor import BUCKETS, ngram_features
+from selection.log.writer import SelectionLog
+from selection.prefilters.ngrams import BUCKETS, ngram_features
 
 STEPS, N, K = 12, 4, 2
 DRAWN, EVERY, OFF = 8, 3, (7, 8, 9)  # of a run behind a prefilter, and the steps it was switched off in

@@ -11,8 +11,8 @@ from pipeline.dataset.reader import SplitReader, inputs_and_targets
 from pipeline.dataset.sampling import target_samples
 from scripts.report_run import Study
 from scripts.train import main as train
-from selection import attribution
-from selection.log import read_log
+from selection.attribution import totals
+from selection.log.reader import read_log
 
 STEPS, GROUPS, N, K, M, CURVATURE, SEED = 5, 2, 5, 2, 3, 3.0, 7
 RATE, LAST_RATE, WARMUP = 3e-3, 1e-3, 2
@@ -99,9 +99,9 @@ def test_attributions_are_those_of_brute_force(run, dataset):
     with Study.open(run, None) as study:
         everything = 10_000
         tables = {
-            "sample_id": (attribution.samples(study.log, "contribution", top=everything), by_sample),
-            "document": (attribution.documents(study.log, "contribution", top=everything), by_document),
-            "source": (attribution.sources(study.log), by_source),
+            "sample_id": (totals.samples(study.log, "contribution", top=everything), by_sample),
+            "document": (totals.documents(study.log, "contribution", top=everything), by_document),
+            "source": (totals.sources(study.log), by_source),
         }
     for key, (table, expected) in tables.items():
         assert set(table[key].to_pylist()) >= set(expected)

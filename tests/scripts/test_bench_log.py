@@ -2,8 +2,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from scripts.bench_log import DRAWN, PICKED, QUESTIONS, RANKS, SCORED, K, N, Options, ask, main, write_rank, write_spans
-from selection.attribution import SPANS
-from selection.log import read_log
+from selection.attribution.open_log import SPANS
+from selection.log.reader import read_log
 
 
 def test_the_made_up_log_is_a_log(tmp_path):

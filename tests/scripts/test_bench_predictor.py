@@ -11,7 +11,7 @@ from scripts.bench import main
 from scripts.bench_ceiling import ceiling
 from scripts.bench_predictor import Options, Recorded, compare, gain, replay
 from scripts.predictor_variants import MeanScores, Ridge, Samples, raw, standardised, variants
-from selection.predictor import ngram_features
+from selection.prefilters.ngrams import ngram_features
 from tests.scripts.test_train import run
 
 V, STEPS, DRAWN = 30, 60, 32

@@ -8,7 +8,8 @@ import duckdb
 import pytest
 
 from scripts.report import main
-from selection.log import SCHEMA, read_log
+from selection.log.reader import read_log
+from selection.log.schema import SCHEMA
 from tests.scripts.run_example import make_cascade_run, make_dataset, make_run
 
 README = Path(__file__).parents[2] / "README.md"

@@ -13,7 +13,8 @@ from scripts.report_format import WIDTH, number, one_line, printable
 from scripts.report_plot import plot
 from scripts.report_run import Texts
 from scripts.train import main as train
-from selection.log import SelectionLog, read_log
+from selection.log.reader import read_log
+from selection.log.writer import SelectionLog
 from tests.scripts.run_example import HTML, MARKUP, STEPS, K, N, ask, ask_json, make_dataset, make_run
 
 

@@ -11,7 +11,7 @@ from scripts.report_format import WIDTH, cell, visible
 from scripts.report_ngrams import LEAST_COUNT, by_weight
 from scripts.report_predictor import off_periods
 from scripts.report_run import Texts, load_run
-from selection.predictor import BUCKETS, ngram_features
+from selection.prefilters.ngrams import BUCKETS, ngram_features
 from tests.scripts.run_example import (
     DISLIKED,
     DRAWN,

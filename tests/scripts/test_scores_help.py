@@ -11,7 +11,7 @@ from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader, inputs_and_targets
 from pipeline.dataset.sampling import evaluation_samples, target_samples
 from pipeline.stream.candidates import CandidateStream
-from selection.ghost import GhostRecorder
+from selection.ghost.recorder import GhostRecorder
 
 STEPS, CANDIDATES, PICKS, TARGETS = 40, 16, 8, 16
 

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict as l
 from model.gpt2 import GPT2
 from model.safe_load import SafeReader
 from scripts.train import MOST_SKIPPED, main
-from selection.log import read_log
+from selection.log.reader import read_log
 from tests.scripts.nursery import Nursery
 from tests.scripts.test_train import log_rows, measured, options
 

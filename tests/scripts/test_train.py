@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scripts.train import main
-from selection.log import read_log
+from selection.log.reader import read_log
 
 TINY = {
     "model.n-layer": 2,
@@ -257,7 +257,7 @@ def test_a_cascade_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
 
 def test_a_prefilter_that_does_not_earn_is_off_and_scores_are_few(dataset, tmp_path, monkeypatch):
     """Plain draws between scored steps, and one in four of these is scored; it predicts all the same."""
-    monkeypatch.setattr("selection.predictor.Predictor.separation", lambda self: 0.5)
+    monkeypatch.setattr("selection.prefilters.predictor.Predictor.separation", lambda self: 0.5)
     rows = read_log(run(dataset, tmp_path / "run", train__steps=10, **CASCADE) / "selection").to_pandas()
     assert sorted(set(rows["step"][rows["first_order"].notna()])) == [0, 8]
     assert rows["predicted"].notna().all()

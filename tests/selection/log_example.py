@@ -4,8 +4,9 @@ from collections import namedtuple
 
 import numpy as np
 
-from selection.attribution import spans_table
-from selection.log import SelectionLog, read_log
+from selection.attribution.open_log import spans_table
+from selection.log.reader import read_log
+from selection.log.writer import SelectionLog
 
 Span = namedtuple("Span", "document source first last")
 STEPS, GROUPS, N, K, SAMPLES = 30, 3, 6, 2, 144

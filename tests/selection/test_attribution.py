@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selection import attribution, trends
-from selection.attribution import SPANS, OpenLog, spans_table
-from selection.bias import bias
-from selection.history import document_samples, first_samples, sample_history, step_contents
-from selection.log import SelectionLog
-from selection.overlap import agreement, agreement_by_sample, sources_moved
+from selection.attribution import totals, trends
+from selection.attribution.bias import bias
+from selection.attribution.history import document_samples, first_samples, sample_history, step_contents
+from selection.attribution.open_log import SPANS, OpenLog, spans_table
+from selection.attribution.overlap import agreement, agreement_by_sample, sources_moved
+from selection.log.writer import SelectionLog
 from tests.selection.log_example import (
     GROUPS,
     SAMPLES,
@@ -48,7 +48,7 @@ def shares(sample_id):
     return [(span, (span.last - span.first) / characters) for span in spans]
 
 
-def totals(rows, parts):
+def added_up(rows, parts):
     """What `parts(row)` -> [(key, share)] add up to, in plain Python."""
     sums = defaultdict(lambda: defaultdict(float))
     for row in rows:
@@ -70,16 +70,16 @@ def totals(rows, parts):
     return sums
 
 
-def assert_totals(table, key, expected):
+def assert_added_up(table, key, expected):
     for row in table.to_pylist():
         for name, value in row.items():
-            if name in attribution.TOTALS:
+            if name in totals.TOTALS:
                 assert value == pytest.approx(expected[row[key]][name], rel=1e-6, abs=1e-12), (row[key], name)
 
 
 def test_summary(rows):
     log, _ = rows
-    assert attribution.summary(log).to_pylist() == [
+    assert totals.summary(log).to_pylist() == [
         {
             "first_step": 0, "last_step": STEPS - 1, "steps": STEPS, "groups": GROUPS, "ranks": 2,
             "candidates": STEPS * GROUPS * N, "samples": SAMPLES, "picks": STEPS * GROUPS * K,
@@ -88,26 +88,26 @@ def test_summary(rows):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("order", attribution.TOTALS)
+@pytest.mark.parametrize("order", totals.TOTALS)
 @pytest.mark.parametrize("lowest", [False, True])
 def test_samples_and_documents(rows, order, lowest):
     log, plain = rows
-    per_sample = totals(plain, lambda row: [(row["sample_id"], 1)])
-    table = attribution.samples(log, order, lowest, top=7)
-    assert_totals(table, "sample_id", per_sample)
+    per_sample = added_up(plain, lambda row: [(row["sample_id"], 1)])
+    table = totals.samples(log, order, lowest, top=7)
+    assert_added_up(table, "sample_id", per_sample)
     best = sorted((of[order] for of in per_sample.values()), reverse=not lowest)[:7]
     assert table[order].to_pylist() == pytest.approx(best, rel=1e-6)
 
-    per_document = totals(plain, lambda row: [(s.document, share) for s, share in shares(row["sample_id"])])
-    table = attribution.documents(log, order, lowest, top=7)
-    assert_totals(table, "document", per_document)
+    per_document = added_up(plain, lambda row: [(s.document, share) for s, share in shares(row["sample_id"])])
+    table = totals.documents(log, order, lowest, top=7)
+    assert_added_up(table, "document", per_document)
     best = sorted((of[order] for of in per_document.values()), reverse=not lowest)[:7]
     assert table[order].to_pylist() == pytest.approx(best, rel=1e-6)
 
 
 def test_documents_of_one_source(rows):
     log, _ = rows
-    table = attribution.documents(log, top=100, source="mail")
+    table = totals.documents(log, top=100, source="mail")
     assert sorted(table["document"].to_pylist()) == [f"doc-{d:02d}" for d in range(SAMPLES // 4) if d % 3 == 2]
     assert set(table["source"].to_pylist()) == {"mail"}
 
@@ -120,16 +120,16 @@ def test_a_sliver_of_a_document_has_no_mean_to_be_compared(tmp_path):
         [(0, [Span("a", "s", 0, 70), Span("sliver", "s", 0, 30)], None), (1, [Span("b", "s", 0, 9)], None)]
     )
     with OpenLog(tmp_path, spans) as opened:
-        assert attribution.documents(opened)["document"].to_pylist() == ["a", "b"]
-        assert "sliver" in attribution.documents(opened, "contribution")["document"].to_pylist()
+        assert totals.documents(opened)["document"].to_pylist() == ["a", "b"]
+        assert "sliver" in totals.documents(opened, "contribution")["document"].to_pylist()
 
 
 def test_sources_add_up_to_the_run(rows):
     log, plain = rows
-    expected = totals(plain, lambda row: [(span.source, share) for span, share in shares(row["sample_id"])])
-    table = attribution.sources(log)
+    expected = added_up(plain, lambda row: [(span.source, share) for span, share in shares(row["sample_id"])])
+    table = totals.sources(log)
     assert table["source"].to_pylist() == sorted(expected, key=lambda s: -expected[s]["pick_rate"])
-    assert_totals(table, "source", expected)
+    assert_added_up(table, "source", expected)
     for row in table.to_pylist():
         assert row["pool_share"] == pytest.approx(expected[row["source"]]["offered"] / len(plain))
         assert row["picks_share"] == pytest.approx(expected[row["source"]]["picked"] / (STEPS * GROUPS * K))
@@ -143,7 +143,7 @@ def test_sources_add_up_to_the_run(rows):
 @pytest.mark.parametrize("windows", [3, 7, 30])
 def test_over_time(rows, windows):
     log, plain = rows
-    expected = totals(
+    expected = added_up(
         plain,
         lambda row: [
             ((row["step"] * windows // STEPS, span.source), share) for span, share in shares(row["sample_id"])
@@ -166,7 +166,7 @@ def test_early_and_late(rows):
     log, plain = rows
     third = STEPS // 3
     for name, steps in (("early", range(third)), ("late", range(STEPS - third, STEPS))):
-        expected = totals(
+        expected = added_up(
             [row for row in plain if row["step"] in steps],
             lambda row: [(span.source, share) for span, share in shares(row["sample_id"])],
         )
@@ -268,7 +268,7 @@ def test_in_a_step_that_a_predictor_picked_in_its_scores_are_compared(tmp_path):
         assert [rows[i]["rank_in_group"] for i in (4, 5, 6)] == [3, 2, 1]
         assert [rows[i]["margin"] for i in (4, 5, 6)] == [-6.0, -4.0, 4.0]
         assert sample_history(opened, 4)["lost_to"].to_pylist() == [[6]]
-        assert attribution.summary(opened)["scored"][0].as_py() == 0
+        assert totals.summary(opened)["scored"][0].as_py() == 0
 
 
 def test_what_was_in_a_step(rows):
@@ -340,8 +340,8 @@ def test_two_runs(rows, tmp_path):
 def test_a_run_that_scores_nothing(tmp_path):
     write_log(tmp_path, scored=False)
     with OpenLog(tmp_path, write_spans()) as log:
-        assert attribution.summary(log)["scored"][0].as_py() == 0
-        table = attribution.sources(log)
+        assert totals.summary(log)["scored"][0].as_py() == 0
+        table = totals.sources(log)
         assert table["mean_score"].null_count == table.num_rows
         assert sum(table["picked"].to_pylist()) == pytest.approx(STEPS * GROUPS * K)
         assert trends.returning(log).num_rows == 0
@@ -356,9 +356,9 @@ def test_what_is_not_finite_is_counted_and_left_out_of_means(tmp_path):
     log.append(0, 0, [0, 1, 2, 3], [3], learning_rate=1.0, first_order=scores)
     log.close()
     with OpenLog(tmp_path, write_spans()) as opened:
-        assert attribution.summary(opened)["not_finite"][0].as_py() == 2
+        assert totals.summary(opened)["not_finite"][0].as_py() == 2
         # Samples 0 and 3 have three quarters of their characters in doc-00, source prose.
-        prose = next(r for r in attribution.sources(opened).to_pylist() if r["source"] == "prose")
+        prose = next(r for r in totals.sources(opened).to_pylist() if r["source"] == "prose")
         assert prose["total_score"] == pytest.approx(0.75 * 1.0 + 0.75 * 3.0)
         assert prose["mean_score"] == pytest.approx(2.0)
 
@@ -366,14 +366,14 @@ def test_what_is_not_finite_is_counted_and_left_out_of_means(tmp_path):
 def test_gaps_are_named(tmp_path):
     write_log(tmp_path)
     with OpenLog(tmp_path) as log:
-        assert attribution.gaps(log).num_rows == 0
+        assert totals.gaps(log).num_rows == 0
     SelectionLog.drop_from(tmp_path, 25)
     late = SelectionLog(tmp_path, rank=0)
     for step in (27, 28):
         late.append(step, 1, [1], [0], learning_rate=1.0)
     late.close()
     with OpenLog(tmp_path) as log:
-        assert attribution.gaps(log).to_pylist() == [
+        assert totals.gaps(log).to_pylist() == [
             {"first_step": 25, "last_step": 26, "groups": [1]},
             {"first_step": 25, "last_step": 28, "groups": [0, 2]},
         ]
@@ -385,15 +385,15 @@ def test_a_damaged_file_is_left_out_of_every_answer(tmp_path):
     broken.write_bytes(broken.read_bytes()[:-100])
     with OpenLog(tmp_path, write_spans()) as log:
         assert list(log.damaged) == [broken]
-        assert attribution.summary(log)["candidates"][0].as_py() == STEPS * 2 * N
-        assert attribution.gaps(log).num_rows == 0  # group 2 is not known to exist
+        assert totals.summary(log)["candidates"][0].as_py() == STEPS * 2 * N
+        assert totals.gaps(log).num_rows == 0  # group 2 is not known to exist
 
 
 def test_an_empty_log_answers_with_nothing(tmp_path):
     with OpenLog(tmp_path) as log:
-        assert attribution.summary(log)["candidates"][0].as_py() == 0
-        for ask in (attribution.samples, attribution.documents, attribution.sources, trends.over_time,
-                    trends.early_and_late, trends.returning, attribution.gaps, bias):  # fmt: skip
+        assert totals.summary(log)["candidates"][0].as_py() == 0
+        for ask in (totals.samples, totals.documents, totals.sources, trends.over_time,
+                    trends.early_and_late, trends.returning, totals.gaps, bias):  # fmt: skip
             assert ask(log).num_rows == 0
 
 
@@ -404,9 +404,9 @@ def test_spans_may_be_files_and_may_be_replaced(tmp_path):
         assert not log.knows_documents
         log.define("spans", [tmp_path / "spans.parquet"])
         assert log.knows_documents
-        assert attribution.sources(log).num_rows == 3
+        assert totals.sources(log).num_rows == 3
         log.define("spans", write_spans().slice(0, 4))
-        assert attribution.sources(log).num_rows == 2
+        assert totals.sources(log).num_rows == 2
 
 
 def test_spans_without_characters_share_equally():
@@ -418,4 +418,4 @@ def test_spans_without_characters_share_equally():
 
 def test_an_unknown_column_to_order_by(rows):
     with pytest.raises(ValueError, match="cannot order by 'score': the columns to order by are offered, picked"):
-        attribution.samples(rows[0], order="score")
+        totals.samples(rows[0], order="score")

@@ -5,12 +5,13 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from selection import attribution, predictions, trends
-from selection.attribution import OpenLog
-from selection.bias import bias
-from selection.history import document_samples, sample_history, step_contents
-from selection.log import SelectionLog
-from selection.overlap import agreement, agreement_by_sample, sources_moved
+from selection.attribution import foresight as predictions
+from selection.attribution import totals, trends
+from selection.attribution.bias import bias
+from selection.attribution.history import document_samples, sample_history, step_contents
+from selection.attribution.open_log import OpenLog
+from selection.attribution.overlap import agreement, agreement_by_sample, sources_moved
+from selection.log.writer import SelectionLog
 from tests.selection.log_example import cascade_spans, write_cascade
 
 OFF = [3]
@@ -29,13 +30,13 @@ def by(table, key):
 
 
 def test_the_summary_tells_dropped_from_scored(log):
-    (row,) = attribution.summary(log).to_pylist()
+    (row,) = totals.summary(log).to_pylist()
     found = {name: row[name] for name in ("candidates", "samples", "picks", "scored", "dropped", "picks_unscored")}
     assert found == {"candidates": 24, "samples": 16, "picks": 8, "scored": 8, "dropped": 12, "picks_unscored": 4}
 
 
 def test_what_an_unscored_pick_contributed_is_unknown(log):
-    rows = by(attribution.samples(log, top=100), "sample_id")
+    rows = by(totals.samples(log, top=100), "sample_id")
     # Of a step's update every pick is half: 0.5 / 2 of its score.
     assert {i: rows[i]["contribution"] for i in (0, 1, 5, 8, 10, 12)} == {0: 0, 1: 0.75, 5: 1, 8: 1.25, 10: 1.5, 12: 0}
     assert rows[3]["contribution"] is rows[4]["contribution"] is None  # picked, never scored
@@ -43,13 +44,13 @@ def test_what_an_unscored_pick_contributed_is_unknown(log):
     assert [rows[3][name] for name in ("offered", "scored", "picked", "picked_unscored")] == [2, 0, 1, 1]
     assert rows[10]["mean_score"] == 6
     assert rows[10]["second_order"] is None  # no interactions were measured
-    ordered = attribution.samples(log, top=100)["sample_id"].to_pylist()
+    ordered = totals.samples(log, top=100)["sample_id"].to_pylist()
     assert ordered[:4] == [10, 8, 5, 1]
     assert ordered[-2:] == [3, 4]  # what is unknown comes last
 
 
 def test_sources_count_all_that_was_drawn(log):
-    rows = by(attribution.sources(log), "source")
+    rows = by(totals.sources(log), "source")
     a = {name: rows["a"][name] for name in ("offered", "scored", "picked", "picked_unscored", "contribution")}
     b = {name: rows["b"][name] for name in ("offered", "scored", "picked", "picked_unscored", "contribution")}
     assert a == {"offered": 14, "scored": 6, "picked": 4, "picked_unscored": 2, "contribution": 1.75}
@@ -60,9 +61,9 @@ def test_sources_count_all_that_was_drawn(log):
 
 
 def test_documents_without_a_score_are_not_compared_by_it(log):
-    by_score = attribution.documents(log, "mean_score", top=100)["document"].to_pylist()
+    by_score = totals.documents(log, "mean_score", top=100)["document"].to_pylist()
     assert by_score == ["doc-10", "doc-8", "doc-5", "doc-1", "doc-0", "doc-2"]
-    assert attribution.documents(log, "pick_rate", top=100).num_rows == 16
+    assert totals.documents(log, "pick_rate", top=100).num_rows == 16
     (row,) = document_samples(log, "doc-10").to_pylist()
     assert [row[name] for name in ("offered", "picked", "scored", "contribution")] == [2, 2, 1, 1.5]
     assert document_samples(log, "doc-3")["contribution"].to_pylist() == [None]

@@ -8,9 +8,12 @@ import torch
 from model.build import build_gpt2
 from model.gpt2 import GPT2
 from model.optimizer import build_adamw
-from selection.direction import Direction, LowRank, RunningDirection, adam_preconditioned, whole
-from selection.ghost import GhostRecorder
-from selection.uses import FusedHead
+from selection.direction.exact import Direction, whole
+from selection.direction.low_rank import LowRank
+from selection.direction.preconditioned import adam_preconditioned
+from selection.direction.running import RunningDirection
+from selection.ghost.factors import FusedHead
+from selection.ghost.recorder import GhostRecorder
 from tests import oracle
 from tests.ranks import on_ranks
 from tests.selection.test_ghost import batch, close, gpt2, record

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from model.gpt2 import GPT2, GPT2Config
-from selection import totals, uses
-from selection.ghost import GhostRecorder
+from selection.ghost import factors as uses
+from selection.ghost import parameters as totals
+from selection.ghost.recorder import GhostRecorder
 from tests import oracle
 
 RELATIVE = 1e-9

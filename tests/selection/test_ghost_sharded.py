@@ -5,7 +5,7 @@ import torch
 from model.build import build_gpt2
 from model.gpt2 import GPT2, GPT2Config
 from model.world import sum_over_ranks
-from selection.ghost import GhostRecorder
+from selection.ghost.recorder import GhostRecorder
 from tests.ranks import on_ranks
 from tests.selection.test_ghost import batch, close, record
 

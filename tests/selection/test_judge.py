@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from selection.judge import ERRORS_ABOVE_ZERO, FEWEST, SEPARATION, WINDOW, Judge, group_correlation
+from selection.prefilters.judge import ERRORS_ABOVE_ZERO, FEWEST, SEPARATION, WINDOW, Judge, group_correlation
 
 CHANCE = 0.5
 

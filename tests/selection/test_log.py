@@ -7,8 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from selection import log as log_module
-from selection.log import SCHEMA, SelectionLog, check_files, read_log
+from selection.log import writer as log_module
+from selection.log.reader import check_files, read_log
+from selection.log.schema import QUANTITIES, SCHEMA
+from selection.log.writer import SelectionLog
 
 
 def write_run(folder, steps, rank=0, groups=(0,), start=0, flush_every=100, n=4, k=2):
@@ -235,7 +237,7 @@ def test_bytes_per_candidate_at_full_entropy_with_every_quantity(tmp_path):
     steps, n = 200, 32
     ids = rng.permutation(steps * n)
     for step in range(steps):
-        quantities = {name: torch.from_numpy(rng.standard_normal(n)) for name in log_module.QUANTITIES}
+        quantities = {name: torch.from_numpy(rng.standard_normal(n)) for name in QUANTITIES}
         picks = rng.permutation(n)[: n // 2]
         log.append(step, 0, ids[step * n :][:n], picks, learning_rate=1e-3 * step, **quantities)
     log.close()

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from model.gpt2 import GPT2
-from selection.ghost import GhostRecorder
+from selection.ghost.recorder import GhostRecorder
 from tests import oracle
 from tests.selection.test_ghost import batch, close, gpt2, mean_loss, record
 

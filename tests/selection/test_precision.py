@@ -10,9 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model import loss
 from model.gpt2 import GPT2, GPT2Config
 from scripts.bench_fidelity import spearman
-from selection import totals, uses
-from selection.ghost import GhostRecorder
-from selection.methods import METHODS
+from selection.ghost import factors as uses
+from selection.ghost import parameters as totals
+from selection.ghost.recorder import GhostRecorder
+from selection.methods.registry import METHODS
 from tests.selection.test_ghost import record
 
 

@@ -8,7 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from selection.predictor import BUCKETS, FORGETTING, SHRINKAGE, Importance, Predictor, ngram_features
+from selection.prefilters.importance import Importance
+from selection.prefilters.ngrams import BUCKETS, ngram_features
+from selection.prefilters.predictor import FORGETTING, SHRINKAGE, Predictor
 
 V = 50
 
@@ -41,9 +43,8 @@ def test_equal_ngrams_and_only_they_share_a_bucket():
 
 
 def test_buckets_are_the_same_in_every_process():
-    code = (
-        "import numpy as np; from selection.predictor import ngram_features as f; print(f(np.arange(5)[None]).tolist())"
-    )
+    code = "import numpy as np; from selection.prefilters.ngrams import ngram_features as features\n"
+    code += "print(features(np.arange(5)[None]).tolist())"
     runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
     assert runs == {str(ngram_features(np.arange(5)[None]).tolist()) + "\n"}
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from selection.predictor import Importance, Predictor, ngram_features
-from selection.prefilter import Prefilter, Ranking
+from selection.prefilters.cascade import Prefilter, Ranking
+from selection.prefilters.importance import Importance
+from selection.prefilters.ngrams import ngram_features
+from selection.prefilters.predictor import Predictor
 from tests.ranks import on_ranks
 
 PREDICTED = np.array([[0.1, 0.9, -0.5, 0.9, 0.3, 0.0]], dtype=np.float32)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import pyarrow as pa
 
-from selection.attribution import OpenLog
+from selection.attribution.open_log import OpenLog
 
 _MEASURED = "coalesce(first_order, self_norm)"
 

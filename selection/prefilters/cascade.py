@@ -17,8 +17,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from selection.judge import Judge, group_correlation
-from selection.predictor import Importance, Predictor
+from selection.prefilters.importance import Importance
+from selection.prefilters.judge import Judge, group_correlation
+from selection.prefilters.predictor import Predictor
 
 PREFILTERS = {"predictor": Predictor, "importance": Importance}
 

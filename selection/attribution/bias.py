@@ -6,7 +6,7 @@ that the choice is blind to the feature.
 
 import pyarrow as pa
 
-from selection.attribution import OpenLog
+from selection.attribution.open_log import OpenLog
 
 FEATURES = ("length", "position", "rarity", "loss")
 BINS = 10

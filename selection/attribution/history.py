@@ -12,7 +12,8 @@ shortlist, where picks are by another measure, and the shortlist is partly drawn
 
 import pyarrow as pa
 
-from selection.attribution import TOTALS, OpenLog
+from selection.attribution.open_log import OpenLog
+from selection.attribution.totals import TOTALS
 
 # `lowest` and `highest` are those of the picks and of the others, among the scored or among the rest of the group.
 _RANKED = """

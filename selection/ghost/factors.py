@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selection.direction import LowRank
-from selection.probe import Probe
+from selection.direction.low_rank import LowRank
+from selection.ghost.probe import Probe
 
 CHUNK_ELEMENTS = 1 << 22  # of a recomputed output gradient; 16 MiB in float32
 

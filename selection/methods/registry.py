@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selection.direction import Direction
-from selection.ghost import GhostRecorder
+from selection.direction.exact import Direction
+from selection.ghost.recorder import GhostRecorder
 from selection.greedy import greedy_select
 
 

@@ -18,35 +18,14 @@ Shapes: n candidates drawn, T1 = T + 1 tokens a sample, F = 3 T - 1 n-grams of i
 
 import numpy as np
 
-BUCKETS = 1 << 16
+from selection.prefilters.ngrams import BUCKETS, count_ngrams
+
 # Occurrences at which an n-gram's mean score counts half.
 SHRINKAGE = 80.0
+
 # Of the sums, per scored step: half the weight is gone after 69 of them, as the model learns and wants other text.
 FORGETTING = 0.99
-
 _JUDGED = 128  # samples of each half and of the pool that `separation` compares
-
-_ODD = [np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)]
-
-
-def ngram_features(tokens_nT1: np.ndarray) -> np.ndarray:
-    """The buckets of every sample's uni-, bi- and trigrams that end at a token after its first: uint16 [n, F].
-
-    The first T columns are the unigrams, the next T the bigrams, the last T - 1 the trigrams, each in the order of the
-    text. Equal n-grams fall into equal buckets on every machine.
-    """
-    codes_nT1 = tokens_nT1.astype(np.uint64) + np.uint64(1)
-    hashed_nT1 = codes_nT1 * _ODD[0]
-    two = hashed_nT1[:, 1:] + codes_nT1[:, :-1] * _ODD[1]
-    three = two[:, 1:] + codes_nT1[:, :-2] * _ODD[2]
-    return np.concatenate([_bucket(hashed_nT1[:, 1:]), _bucket(two), _bucket(three)], axis=1)
-
-
-def _bucket(codes: np.ndarray) -> np.ndarray:
-    """The upper 16 of 64 mixed bits (the finalizer of splitmix64, Steele et al. 2014)."""
-    codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (codes >> np.uint64(48)).astype(np.uint16)
 
 
 class Predictor:
@@ -62,7 +41,7 @@ class Predictor:
         # Target samples come in the order of their documents: halves share at most one.
         half = len(target_nF) // 2
         first, second = (
-            (_counts(target_nF[part]), _counts(pool_nF[part])) for part in (slice(half), slice(half, None))
+            (count_ngrams(target_nF[part]), count_ngrams(pool_nF[part])) for part in (slice(half), slice(half, None))
         )
         self._folds = [(_some(target_nF[:half]), second), (_some(target_nF[half:]), first)]
         self._start = first[0] + second[0], first[1] + second[1]
@@ -85,7 +64,7 @@ class Predictor:
             features = features_NF[finite_N]
             standardised = (scores - scores.mean()) / scores.std()
             self._sums += np.bincount(features.ravel(), np.repeat(standardised, features.shape[1]), BUCKETS)
-            self._counts += _counts(features)
+            self._counts += count_ngrams(features)
 
     def refresh(self) -> None:
         """Predictions from now on know what was learnt until now."""
@@ -116,17 +95,6 @@ class Predictor:
         self._sums, self._counts, self.weights = (np.array(state[name]) for name in ("sums", "counts", "weights"))
 
 
-class Importance(Predictor):
-    """The log of how much more frequent an n-gram is in the target text than in the pool; it learns from no score."""
-
-    def learn(self, features_GNF: np.ndarray, scores_GN: np.ndarray) -> None:
-        pass
-
-    def _weights(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:
-        target, pool = target_counts + 0.5, pool_counts + 0.5
-        return (np.log(target / target.sum()) - np.log(pool / pool.sum())).astype(np.float32)
-
-
 def _predicted(weights: np.ndarray, features_nF: np.ndarray) -> np.ndarray:
     return weights[features_nF].mean(1)
 
@@ -134,7 +102,3 @@ def _predicted(weights: np.ndarray, features_nF: np.ndarray) -> np.ndarray:
 def _some(samples: np.ndarray) -> np.ndarray:
     """At most _JUDGED of them, evenly spread."""
     return samples[:: -(-len(samples) // _JUDGED)] if len(samples) else samples
-
-
-def _counts(features: np.ndarray) -> np.ndarray:
-    return np.bincount(features.ravel(), minlength=BUCKETS).astype(np.float64)

@@ -6,7 +6,8 @@ group by group. `agreement_by_sample` and `sources_moved` compare any two runs o
 
 import pyarrow as pa
 
-from selection.attribution import OpenLog, sources
+from selection.attribution.open_log import OpenLog
+from selection.attribution.totals import sources
 
 # Rank correlations are taken over about this many groups, where more have scores.
 GROUPS_RANKED = 20_000

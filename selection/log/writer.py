@@ -1,28 +1,11 @@
-"""The selection log: one row per candidate, rejected ones included, as Parquet files in one folder.
-
-Writing: every rank owns a `SelectionLog` and appends each group it has chosen from. A rank's current file
-grows: each flush writes all of its rows anew under a temporary name and renames it over the old one, until
-the file holds `FILE_ROWS` rows and the next one begins. So a reader never sees half a file nor a row twice,
-and there is no flood of small files and nothing to merge: ten million candidates from 64 ranks make 192.
-
-Reading: any Parquet reader opens the folder; `read_log` and `check_files` set damaged files aside by name.
-
-The quantities of candidate i, with g_i the gradient of its mean token loss and v the direction, in raw units
-(no learning rate, no curvature), for all parameters that the run scores:
-    loss         mean token loss of the sample before the step, in nats
-    first_order  <g_i, v>, the first-order score
-    interaction  sum of <g_i, g_j> over the picks j of its group, j not i
-    self_norm    |g_i|
-    predicted    what a prefilter gave for it, before it was measured; the higher the better, in no unit
-Null means "not measured". NaN and infinity are measured values (a loss that diverged) and stay what they are.
+"""Writes one rank's rows of the selection log.
 
 Shapes: N candidates in one group.
 """
 
 import os
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,21 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-QUANTITIES = ("loss", "first_order", "interaction", "self_norm", "predicted")
-REJECTED = -1  # the `pick` of a candidate that was scored (or drawn) and not picked
-DROPPED = -2  # the `pick` of one that was left out before it was scored
-
-SCHEMA = pa.schema(
-    [
-        pa.field("step", pa.int32(), nullable=False),
-        pa.field("group", pa.int32(), nullable=False),
-        pa.field("rank", pa.int16(), nullable=False),
-        pa.field("sample_id", pa.int64(), nullable=False),
-        pa.field("pick", pa.int16(), nullable=False),
-        *(pa.field(name, pa.float32()) for name in QUANTITIES),
-        pa.field("learning_rate", pa.float32(), nullable=False),
-    ]
-)
+from selection.log.reader import first_line
+from selection.log.schema import DROPPED, QUANTITIES, REJECTED, SCHEMA
 
 # A file is rewritten at every flush until it holds this many rows: more make fewer files and dearer flushes.
 FILE_ROWS = 65_536
@@ -164,7 +134,7 @@ class SelectionLog:
                 rows = pq.read_table(path, page_checksum_verification=True) if _reaches(path, step) else None
             except (OSError, pa.ArrowException) as error:
                 raise ValueError(
-                    f"selection log file {path} cannot be read ({_first_line(error)}): move it away"
+                    f"selection log file {path} cannot be read ({first_line(error)}): move it away"
                 ) from error
             if rows is None:
                 continue
@@ -173,63 +143,6 @@ class SelectionLog:
                 _write(kept, path)
             else:
                 path.unlink()
-
-
-@dataclass
-class LogFiles:
-    """The Parquet files of a log folder: those that can be read, and for every other one the reason."""
-
-    readable: list[Path] = field(default_factory=list)
-    damaged: dict[Path, str] = field(default_factory=dict)
-
-
-def check_files(folder: Path) -> LogFiles:
-    """Sort a log folder's files into readable and damaged ones.
-
-    Reads every page of every file against its checksum: 0.6 s for ten million rows on two cores. A file that
-    vanishes meanwhile (a run that resumes) counts as never there. Raises ValueError if there is no such
-    folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: a selection log is the folder `selection` of a run")
-    files = LogFiles()
-    for path in sorted(folder.glob("*.parquet")):
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-                missing = [name for name in SCHEMA.names if name not in parquet.schema_arrow.names]
-                if not missing:
-                    for _ in parquet.iter_batches(columns=SCHEMA.names):
-                        pass
-        except FileNotFoundError:
-            continue
-        except (OSError, pa.ArrowException) as error:
-            files.damaged[path] = _first_line(error)
-            continue
-        if missing:
-            files.damaged[path] = f"no column {', '.join(missing)}"
-        else:
-            files.readable.append(path)
-    return files
-
-
-def read_log(folder: Path, columns: list[str] | None = None) -> pa.Table:
-    """Every row of a log (or only `columns`), in order of step and group, and within a group as drawn.
-
-    Damaged files are left out, with a warning that names each. For a log that does not fit in memory, use
-    `selection.attribution`. Raises ValueError if there is no such folder or no such column.
-    """
-    unknown = [name for name in columns or [] if name not in SCHEMA.names]
-    if unknown:
-        raise ValueError(f"the selection log has no column {', '.join(unknown)}; it has {', '.join(SCHEMA.names)}")
-    files = check_files(folder)
-    for path, reason in files.damaged.items():
-        warnings.warn(f"selection log file {path} is left out: {reason}", stacklevel=2)
-    names = columns or SCHEMA.names
-    read = list(dict.fromkeys([*names, "step", "group"]))
-    tables = [pq.read_table(path, columns=read).cast(_fields(read)) for path in files.readable]
-    rows = pa.concat_tables(tables) if tables else _fields(read).empty_table()
-    return rows.sort_by([("step", "ascending"), ("group", "ascending")]).select(names)
 
 
 @dataclass
@@ -315,10 +228,6 @@ def _reaches(path: Path, step: int) -> bool:
     return any(metadata.row_group(i).column(column).statistics.max >= step for i in range(metadata.num_row_groups))
 
 
-def _fields(names: list[str]) -> pa.Schema:
-    return pa.schema([SCHEMA.field(name) for name in names])
-
-
 def _write(rows: pa.Table, path: Path) -> None:
     # Parquet readers skip names that begin with a dot when they open a folder.
     temporary = path.with_name(f".{path.name}.tmp")
@@ -338,9 +247,5 @@ def _write(rows: pa.Table, path: Path) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise ValueError(
-            f"selection log file {path} cannot be written ({_first_line(error)}); what it held before is whole"
+            f"selection log file {path} cannot be written ({first_line(error)}); what it held before is whole"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.distributed.tensor import DTensor, Partial
 
-from selection.direction import Direction, LowRank
-from selection.layers import Rule, is_fused_head, rule_for
-from selection.probe import Probe
-from selection.totals import gradient_of, gram_has_short_cut, gram_of, rows_of_samples, sketched_gram
-from selection.uses import Use
+from selection.direction.exact import Direction
+from selection.direction.low_rank import LowRank
+from selection.ghost.factors import Use
+from selection.ghost.layers import Rule, is_fused_head, rule_for
+from selection.ghost.parameters import gradient_of, gram_has_short_cut, gram_of, rows_of_samples, sketched_gram
+from selection.ghost.probe import Probe
 
 
 class _StartOfGraph(torch.autograd.Function):

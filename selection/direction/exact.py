@@ -1,0 +1,42 @@
+"""The validation direction v, one block a parameter.
+
+o and i are the two dimensions of a weight, r the rank. Under FSDP2 exact blocks are DTensors sharded like their
+parameters; low-rank blocks are small and whole on every rank.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from selection.direction.low_rank import LowRank, find_ranges
+
+
+@dataclass
+class Direction:
+    """v by parameter name; see the module's text for where the blocks live."""
+
+    blocks: dict[str, Tensor | LowRank]
+
+    def block(self, name: str) -> Tensor | LowRank:
+        """A parameter's block, gathered if it is sharded (a collective: all ranks ask in one order)."""
+        block = self.blocks[name]
+        return block if isinstance(block, LowRank) else whole(block)
+
+    def scaled(self, factor: float) -> "Direction":
+        """factor * v, in memory of its own."""
+        return Direction(
+            {
+                name: LowRank(b.left_or * factor, b.right_ir) if isinstance(b, LowRank) else b * factor
+                for name, b in self.blocks.items()
+            }
+        )
+
+    def low_rank(self, rank: int) -> "Direction":
+        """Every matrix of more than `rank` rows and columns reduced to its leading `rank` directions."""
+        wide = {name: b for name, b in self.blocks.items() if b.dim() == 2 and min(b.shape) > rank}
+        return Direction(self.blocks | find_ranges(wide, rank))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A plain tensor as it is; a DTensor gathered from all ranks."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -1,0 +1,1 @@
+"""How the picks are chosen: one name, one method."""

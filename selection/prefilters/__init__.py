@@ -1,0 +1,1 @@
+"""What chooses before the model runs."""

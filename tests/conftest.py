@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from scripts.prepare import main as prepare
+from scripts.prepare.__main__ import main as prepare
 
 torch.set_num_threads(1)  # the models are tiny: a second thread costs more than it brings
 

@@ -143,7 +143,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before(world, tmp_path
 
 
 def test_a_rank_that_cannot_write_stops_all_ranks(tmp_path):
-    from tests.ranks import on_ranks
+    from tests.helpers.ranks import on_ranks
 
     told = on_ranks(2, _save_where_one_rank_cannot, tmp_path)
     assert told[0] == told[1]

@@ -1,0 +1,1 @@
+"""Compares ways of choosing."""

@@ -1,0 +1,163 @@
+"""What a run was taught, by what, and why something was left out: reads a run folder, offline.
+
+    python -m scripts.report runs/demo                  # curves, sources, documents
+    python -m scripts.report runs/demo --html           # a page, runs/demo/report.html
+    python -m scripts.report runs/demo --sample 1234    # its text and its history
+    python -m scripts.report runs/demo --document ID    # what became of its samples
+    python -m scripts.report runs/demo --source NAME    # over time, its documents
+    python -m scripts.report runs/demo --step 100       # what was in it, with text
+    python -m scripts.report runs/demo --ask bias       # what the choice favours
+    python -m scripts.report runs/demo --ask predictor  # how well a prefilter foresaw the scores, what it likes
+    python -m scripts.report runs/demo --ask samples --order contribution --csv
+    python -m scripts.report runs/demo --against runs/b # how two runs differ
+
+Every answer is a table: in the terminal, or as --csv or --json with all columns and whole texts.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from scripts.report import questions
+from scripts.report.format import WIDTH, Answer, as_csv, as_json, print_answers, printable
+from scripts.report.plot import plot
+from scripts.report.questions import PLAIN
+from scripts.report.run import Run, Study
+
+Question = Literal["samples", "documents", "sources", "time", "early-late", "returning", "bias", "gaps", "predictor"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Reports on a training run; at most one question at a time."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder: the --out of scripts.train."""
+    ask: Question | None = None
+    """A question to the whole log."""
+    order: str | None = None
+    """Column that --ask samples (default: contribution) and documents (default: mean_score) are ordered by."""
+    lowest: bool = False
+    """Lowest first."""
+    top: int = 10
+    """Rows of samples and documents."""
+    sample: int | None = None
+    """Sample id: its text and its history."""
+    document: str | None = None
+    """Document id: its samples and what became of them."""
+    source: str | None = None
+    """Source: its course over time, its highest and lowest documents."""
+    step: int | None = None
+    """Step: all of its candidates, with text."""
+    against: Path | None = None
+    """Another run folder to compare with."""
+    html: bool = False
+    """Write <run>/report.html, one self-contained page."""
+    csv: bool = False
+    """Print CSV."""
+    json: bool = False
+    """Print JSON."""
+    data: Path | None = None
+    """Dataset folder, where it is not where the run's config.toml says."""
+
+    def check(self) -> None:
+        asked = ["ask", "sample", "document", "source", "step", "against"]
+        given = [f"--{name}" for name in asked if getattr(self, name) is not None]
+        if len(given + ["--html"] * self.html) > 1:
+            raise ValueError(
+                f"{' and '.join(given + ['--html'] * self.html)} are different questions: ask one at a time"
+            )
+        if self.csv and self.json:
+            raise ValueError("--csv and --json exclude each other")
+        if self.top < 1:
+            raise ValueError(f"--top is {self.top}; it must be at least 1")
+        if (self.order or self.lowest) and self.ask not in ("samples", "documents"):
+            raise ValueError("--order and --lowest belong to --ask samples and --ask documents")
+
+
+def answer(study: Study, options: Options) -> list[Answer]:
+    """The answers to what was asked."""
+    if options.sample is not None:
+        return questions.sample(study, options.sample)
+    if options.document is not None:
+        return questions.document(study, options.document)
+    if options.source is not None:
+        return questions.source(study, options.source, options.top)
+    if options.step is not None:
+        return questions.step(study, options.step)
+    if options.against is not None:
+        with Study.open(options.against, options.data) as other:
+            study.run.problems += [f"{other.run.name}: {problem}" for problem in other.run.problems]
+            return questions.against(study, other)
+    if options.ask == "samples":
+        return questions.samples(study, options.order or "contribution", options.lowest, options.top)
+    if options.ask == "documents":
+        return questions.documents(study, options.order or "mean_score", options.lowest, options.top)
+    if options.ask:
+        return PLAIN[options.ask](study)
+    return questions.overview(study, options.top)
+
+
+def show_curves(run: Run, console: Console) -> None:
+    """Loss over steps and over seconds, side by side."""
+    marks = {"v": "val_loss", "t": "test_loss"}
+    plots = [
+        plot(
+            [(line[axis], line["train_loss"]) for line in run.training],
+            {letter: [(line[axis], line[name]) for line in run.evaluations] for letter, name in marks.items()},
+            width=WIDTH // 2 - 1,
+            height=12,
+            label=axis,
+        )
+        for axis in ("step", "seconds")
+    ]
+    console.print(Text("Loss: dots train (picks only), v val, t test", style="bold"))
+    for left, right in zip(*plots, strict=True):
+        console.print(Text.assemble(left, "  ", right), no_wrap=True)
+    console.print()
+
+
+def report(options: Options) -> None:
+    """Answer on standard output; what is missing or damaged is told on standard error."""
+    options.check()
+    with Study.open(options.run, options.data) as study:
+        if options.html:
+            from scripts.report.html import write_page  # here: matplotlib is slow to load
+
+            path = write_page(study)
+            answers = []
+        else:
+            answers = answer(study, options)
+        for problem in study.run.problems:
+            print(f"note: {printable(problem)}", file=sys.stderr)
+        if options.html:
+            print(path)
+        elif options.json:
+            print(as_json(answers))
+        elif options.csv:
+            print(as_csv(answers, escape=sys.stdout.isatty()), end="")
+        else:
+            console = Console(width=WIDTH, highlight=False, markup=False, emoji=False)
+            if answers[0].name == "numbers":
+                show_curves(study.run, console)
+            print_answers(answers, console)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; 2 after a sentence on standard error where the input is at fault."""
+    options = tyro.cli(Options, args=arguments, prog="scripts.report", description=__doc__)
+    try:
+        report(options)
+    except ValueError as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

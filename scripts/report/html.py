@@ -1,0 +1,99 @@
+"""One self-contained page about a run: no network, no script, opens from a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from pipeline.atomic import write_whole
+from scripts.report import figures, questions
+from scripts.report.format import Answer, cell, printable
+from scripts.report.predictor import off_periods, off_steps, running_mean
+from scripts.report.run import Study
+from selection.attribution import foresight as predictions
+from selection.attribution import totals, trends
+
+TOP = 10  # documents at either end
+WINDOWS = 20  # stretches of steps in the figures over time
+_FEATURES = {
+    "bias_length": "document length in characters, least of the bin",
+    "bias_position": "position in the document, least of the bin",
+    "bias_rarity": "token rarity in bits per token, least of the bin",
+    "bias_loss": "loss when scored in nats, least of the bin",
+}
+
+
+@dataclass
+class Picture:
+    """A figure with its caption."""
+
+    caption: str
+    svg: Markup
+
+
+def write_page(study: Study) -> Path:
+    """Write `<run>/report.html` and return its path."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"printable": printable, "cell": cell}
+    page = environment.get_template("report.html.j2").render(**_contents(study))
+    path = study.run.folder / "report.html"
+    write_whole(path, page)
+    return path
+
+
+def _contents(study: Study) -> dict:
+    overview = {answer.name: answer for answer in questions.overview(study, TOP)}
+    numbers = overview.pop("numbers")
+    documents = [overview.pop(name) for name in ("highest_documents", "lowest_documents") if name in overview]
+    tables = list(overview.values())
+    if study.log.knows_documents:
+        tables += questions.early_late(study)
+    tables += questions.returning(study)
+    return {
+        "run": study.run,
+        "numbers": numbers,
+        "pictures": _pictures(study),
+        "tables": [table for table in tables if table.table.num_rows],
+        "documents": [(answer, answer.table.to_pylist()) for answer in documents],
+        "rows": _rows,
+        "config": (study.run.folder / "config.toml").read_text(),
+    }
+
+
+def _pictures(study: Study) -> list[Picture]:
+    found = []
+
+    def add(caption: str, svg: str) -> None:
+        found.append(Picture(caption, Markup(svg)))
+
+    if study.run.training:
+        add("Loss against steps", figures.loss(study.run, "step"))
+        add("Loss against seconds of training", figures.loss(study.run, "seconds"))
+    if study.log.knows_documents:
+        over_time, sources = trends.over_time(study.log, WINDOWS), totals.sources(study.log)
+        add("What was trained on, by source", figures.stream(over_time, sources, "picked"))
+        add("Pick rate by source", figures.stream(over_time, sources, "pick_rate"))
+    if study.run.has_prefilter:
+        correlations = predictions.correlations(study.log)
+        off = off_periods(off_steps(study.run)[0])
+        if correlations.num_rows:
+            svg = figures.predictions(correlations, running_mean(correlations), off)
+            add("Correlation of predictions and scores", svg)
+    scores = totals.score_histogram(study.log)
+    if scores.num_rows:
+        add("First-order scores of picked and rejected candidates", figures.histogram(scores))
+    for answer in questions.biases(study):
+        add(answer.title, figures.bias(answer.table, _FEATURES[answer.name]))
+    return found
+
+
+def _rows(answer: Answer) -> list[dict]:
+    shown = answer.table if answer.shown is None else answer.shown
+    return shown.to_pylist()

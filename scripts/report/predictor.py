@@ -1,0 +1,136 @@
+"""What the report says about a prefilter: how well it foresaw the scores, what it chose, which n-grams it likes."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+from rich.text import Text
+
+from scripts.report.format import WIDTH, Answer
+from scripts.report.ngrams import LEAST_COUNT, liked, newest_weights, side_by_side
+from scripts.report.plot import plot
+from scripts.report.run import FREQUENCY_SAMPLES, Run, Study
+from selection.attribution import foresight as predictions
+from selection.prefilters.judge import WINDOW
+
+_MARKS = 40  # of the running mean in a terminal
+_SEPARATION = (
+    "separation: how likely target text that was not counted in is predicted higher than the pool (chance: 0.5)."
+)
+_PERIODS = 4  # off periods that are told one by one
+
+
+def predictor(study: Study, top: int = 10) -> list[Answer]:
+    """Everything about the prefilter; the last answer is there only where its n-grams can be read."""
+    if not study.run.has_prefilter:
+        raise ValueError(f"{study.run.name} has no prefilter: nothing was predicted")
+    off, known = off_steps(study.run)
+    outcomes = predictions.outcomes(study.log, off)
+    answers = [_over_time(study, off, f"{_switching(off, known)} {_unscored(outcomes)}"), _outcomes(outcomes)]
+    if study.log.knows_documents:
+        answers.append(_sources(study, off))
+    return answers + _ngrams(study, top)
+
+
+def off_steps(run: Run) -> tuple[list[int], int]:
+    """The steps in which the prefilter was switched off, and of how many steps that is known."""
+    lines = [line for line in run.training if "prefilter_on" in line]
+    return [line["step"] for line in lines if not line["prefilter_on"]], len(lines)
+
+
+def off_periods(off: list[int]) -> list[tuple[int, int]]:
+    """First and last step of every stretch without the prefilter."""
+    parts = np.split(off, np.flatnonzero(np.diff(off) > 1) + 1) if off else []
+    return [(int(part[0]), int(part[-1])) for part in parts]
+
+
+def running_mean(correlations: pa.Table) -> list[tuple[int, float]]:
+    """(step, mean correlation of the last WINDOW scored steps): what the judge has heard by then."""
+    steps, values = (correlations[name].to_pylist() for name in ("step", "correlation"))
+    windows = (values[max(0, i + 1 - WINDOW) : i + 1] for i in range(len(values)))
+    return [(step, sum(window) / len(window)) for step, window in zip(steps, windows, strict=True)]
+
+
+def _over_time(study: Study, off: list[int], note: str) -> Answer:
+    found = predictions.correlations(study.log)
+    values = found["correlation"].to_pylist()
+    if len(values) > 1:
+        error = np.std(values, ddof=1) / math.sqrt(len(values))
+        note = f"Mean {np.mean(values):.3f} over {len(values)} scored steps (standard error {error:.3f}). {note}"
+    if not study.run.scores:
+        note = f"Nothing was scored, so nothing can be compared. {note}"
+    table = predictions.over_time(study.log, 6, off)
+    separations = [_separation(study.run, row["first_step"], row["last_step"]) for row in table.to_pylist()]
+    table = table.append_column("separation", pa.array(separations, pa.float64()))
+    if any(value is not None for value in separations):
+        note += f"\n{_SEPARATION}"
+    title = "How well the prefilter foresaw the scores: their correlation within a group"
+    return Answer("predictions", title, table, note, above=_plot(found) if values else [])
+
+
+def _separation(run: Run, first: int, last: int) -> float | None:
+    """The mean of what the judge heard of it in these steps."""
+    lines = [line.get("prefilter_separation") for line in run.training if first <= line["step"] <= last]
+    known = [value for value in lines if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _plot(correlations: pa.Table) -> list[Text]:
+    points = list(zip(*(correlations[name].to_pylist() for name in ("step", "correlation")), strict=True))
+    means = running_mean(correlations)
+    marks = means[:: -(-len(means) // _MARKS)]
+    heading = Text(f"dots one scored step, m mean of the last {WINDOW}", style="dim")
+    return [heading, *plot(points, {"m": marks}, width=WIDTH, height=8, label="step")]
+
+
+def _outcomes(table: pa.Table) -> Answer:
+    note = "scored: steps that scored a shortlist; between: steps in which the prefilter alone chose."
+    return Answer("outcomes", "What became of what was drawn", table, note)
+
+
+def _sources(study: Study, off: list[int]) -> Answer:
+    note = (
+        "shortlist rate, scored pick rate: of what scored steps drew; between pick rate: of what the others drew, by "
+        "the prefilter alone."
+    )
+    table = predictions.by_source(study.log, off)
+    return Answer("predicted_sources", "What the prefilter chose, by source, against the scores", table, note)
+
+
+def _ngrams(study: Study, top: int) -> list[Answer]:
+    newest = newest_weights(study.run) if study.texts else None
+    if newest is None:
+        return []
+    step, weights = newest
+    table = liked(study.texts, weights, top)
+    if not table.num_rows:
+        return []
+    note = (
+        f"By weight, of those that came {LEAST_COUNT} times or more in at most {FREQUENCY_SAMPLES:,} samples of the "
+        "pool. ␣ is a blank.\nA weight belongs to a bucket of hashed n-grams: what is less than half of its bucket is "
+        "left out, the rest may still owe some of its weight to others."
+    )
+    title = f"N-grams that the prefilter likes most and least, after {step} steps"
+    return [Answer("ngrams", title, table, note, side_by_side(table))]
+
+
+def _switching(off: list[int], known: int) -> str:
+    """When it was switched off and on again, in a sentence."""
+    if not known:
+        return "Whether the prefilter was on is not known: metrics.jsonl does not say."
+    if not off:
+        return "The prefilter was on throughout."
+    if len(off) == known:
+        return "The prefilter was off throughout."
+    periods = off_periods(off)
+    told = [f"from step {first} to {last}" for first, last in periods[:_PERIODS]]
+    if len(periods) > _PERIODS:
+        told.append(f"{len(periods) - _PERIODS} more times")
+    return f"The prefilter was switched off {', '.join(told)}: in {len(off)} of {known} steps."
+
+
+def _unscored(outcomes: pa.Table) -> str:
+    picked = [row for row in outcomes.to_pylist() if row["outcome"] == "picked"]
+    unscored = sum(row["candidates"] for row in picked if row["steps"].startswith("between"))
+    share = unscored / max(1, sum(row["candidates"] for row in picked))
+    return f"{100 * share:.1f} % of the picks were made without scores."

@@ -1,0 +1,64 @@
+"""Trains a GPT-2 from scratch and chooses, at every step, what it trains on.
+
+    torchrun --standalone --nproc-per-node 2 -m scripts.train --config scripts/configs/demo.toml \
+        --data.path data/demo --out runs/demo
+    python -m scripts.train --config scripts/configs/demo.toml --data.path data/demo --out runs/one-process
+    ... --selection.method regular            # the same run without selection
+    ... --train.resume                        # goes on from the newest checkpoint of --out, with the same settings
+                                              # (scripts/train/config.py lists under MAY_CHANGE those that may differ)
+    python -m scripts.train --help            # every option
+
+A step is G groups, dealt to the ranks. Of a group's N candidates the k picks are those whose gradients lower the
+loss on the step's fresh target samples most; all G k picks make one AdamW update. With `selection.every` above 1 the
+steps between are not scored: a prefilter that learns from the scores picks from all that are drawn.
+"""
+
+import sys
+
+from rich.console import Console
+
+from model.world import World
+from scripts.train.ending import StopSignal, report
+from scripts.train.loop import train
+from scripts.train.options import parse
+from scripts.train.run import Run
+from scripts.train.run_folder import RunFolder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; 2 after a sentence on standard error where the input or a file is at fault.
+
+    SIGTERM and SIGINT end it after the step at hand, with a checkpoint and exit code 0.
+    """
+    console = Console()
+    world, stop = None, StopSignal()
+    try:
+        config = parse(arguments)
+        config.check()
+        RunFolder(config.out).check(config.train.resume)
+        world = World.join()
+        run = Run(config, world)
+        if world.leads:
+            parameters = sum(p.numel() for p in run.model.parameters())
+            console.print(
+                f"{parameters / 1e6:.1f} M parameters on {world.size} x {world.device.type}, method "
+                f"{config.selection.method}, steps {run.step} to {config.train.steps}, run folder {config.out}",
+                highlight=False,
+            )
+        with run.stop as stop:
+            train(run, console)
+        if world.leads and run.step < config.train.steps:
+            name = stop.name or "a signal to another rank"
+            print(f"stopped by {name} after {run.step} of {config.train.steps} steps, with a checkpoint: go on with")
+            print("the same command and --train.resume")
+    except Exception as error:
+        code = report(error, world.rank if world else 0, world.size if world else 1, stop)
+        if world and world.size == 1:
+            world.leave()
+        return code  # with other ranks, leaving would wait for them
+    world.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Whole runs of a tiny model, and what they leave behind."""
+
+import json
+import os
+import subprocess
+import sys
+
+from scripts.train.__main__ import main
+from selection.log.reader import read_log
+
+TINY = {
+    "model.n-layer": 2,
+    "model.n-head": 2,
+    "model.n-embd": 16,
+    "train.steps": 6,
+    "train.groups": 4,
+    "train.warmup-steps": 2,
+    "train.learning-rate": 3e-3,
+    "train.eval-every": 4,
+    "train.eval-samples": 10,
+    "train.checkpoint-every": 4,
+    "data.workers": 0,
+    "selection.candidates": 6,
+    "selection.picks": 2,
+    "selection.validation": 5,
+}
+
+
+def options(dataset, out, **changes) -> list[str]:
+    values = TINY | {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
+    arguments = [
+        part for key, value in values.items() for part in ([f"--{key}"] if value is True else [f"--{key}", str(value)])
+    ]
+    return [*arguments, "--data.path", str(dataset), "--out", str(out)]
+
+
+def run(dataset, out, **changes):
+    """A run in this process; its folder."""
+    assert main(options(dataset, out, **changes)) == 0
+    return out
+
+
+def run_on_two_ranks(dataset, out, **changes):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(
+        [*command, "scripts.train", *options(dataset, out, **changes)], env=environment, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    return out
+
+
+def measured(folder, *keys):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [tuple(line[key] for key in keys) for line in lines if keys[0] in line]
+
+
+def log_rows(folder, *columns):
+    """The log's rows without the rank, in the order of step, group and drawing."""
+    return read_log(folder / "selection", list(columns)).to_pydict()
+
+
+LOSSES = ("train_loss", "grad_norm", "learning_rate", "step")

@@ -1,0 +1,120 @@
+"""The recorder on models that are not ours, against plain autograd in float64: transformers, LoRA, checkpointing."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from model.gpt2 import GPT2
+from selection.ghost.recorder import GhostRecorder
+from tests.helpers import oracle
+from tests.helpers.recording import batch, close, gpt2, mean_loss, record
+
+transformers = pytest.importorskip("transformers", reason="the peers extra is not installed")
+peft = pytest.importorskip("peft", reason="the peers extra is not installed")
+
+GPT2_SHAPE = {"vocab_size": 23, "n_positions": 9, "n_embd": 12, "n_layer": 2, "n_head": 2}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+LLAMA_SHAPE = {"vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 9}
+
+
+class PerSampleLoss(nn.Module):
+    """(tokens, targets) -> mean loss per sample of a `transformers` causal language model."""
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body
+
+    def forward(self, tokens_NT, targets_NT):
+        return mean_loss(self.body(input_ids=tokens_NT, use_cache=False).logits, targets_NT)
+
+
+def hf_gpt2(tied: bool = True):
+    config = transformers.GPT2Config(**GPT2_SHAPE, **NO_DROPOUT, tie_word_embeddings=tied)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def hf_llama(tied: bool = False):
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA_SHAPE, **HEADS, tie_word_embeddings=tied))
+
+
+def lora(body):
+    config = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    return peft.get_peft_model(body, config)
+
+
+class Torch(nn.Module):
+    """torch's own RMSNorm, and a linear layer used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm = nn.Embedding(23, 12), nn.RMSNorm(12)
+        self.twice, self.head = nn.Linear(12, 12), nn.Linear(12, 23)
+
+    def forward(self, tokens_NT, targets_NT):
+        hidden = self.norm(self.embed(tokens_NT))
+        return mean_loss(self.head(self.twice(torch.tanh(self.twice(hidden)))), targets_NT)
+
+
+class Checkpointed(GPT2):
+    """Our network with every block recomputed in backward."""
+
+    reentrant = False
+
+    def __init__(self, config):
+        super().__init__(config)
+        for block in self.blocks:
+            forward = block.forward
+            block.forward = lambda hidden, forward=forward: checkpoint(forward, hidden, use_reentrant=self.reentrant)
+
+
+class CheckpointedReentrant(Checkpointed):
+    reentrant = True
+
+
+MODELS = {
+    "transformers GPT-2": lambda: PerSampleLoss(hf_gpt2()),
+    "transformers GPT-2, untied": lambda: PerSampleLoss(hf_gpt2(tied=False)),
+    "transformers Llama, grouped queries": lambda: PerSampleLoss(hf_llama()),
+    "transformers Llama, tied": lambda: PerSampleLoss(hf_llama(tied=True)),
+    "LoRA on GPT-2": lambda: PerSampleLoss(lora(hf_gpt2())),
+    "LoRA on Llama": lambda: PerSampleLoss(lora(hf_llama())),
+    "RMSNorm, a layer used twice": Torch,
+    "activation checkpointing": lambda: gpt2(Checkpointed),
+    "reentrant activation checkpointing": lambda: gpt2(CheckpointedReentrant),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_autograd(name):
+    torch.manual_seed(0)
+    model = MODELS[name]().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, dtype=torch.float64))
+    tokens_NT, targets_NT = batch(4)
+    truth = oracle.gradients_of_samples(model, tokens_NT, targets_NT)
+    flat_NP = torch.stack([oracle.flat(g) for g in truth])
+    recorder = GhostRecorder(model)
+    record(recorder, model, tokens_NT, targets_NT)
+    direction = recorder.direction()
+    assert close(recorder.first_order(direction), flat_NP @ flat_NP.mean(dim=0))
+    assert close(recorder.gram(), flat_NP @ flat_NP.T)
+    recorder.add_gradient([2, 0], scale=0.5)
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            expected = 0.5 * (truth[2][parameter_name] + truth[0][parameter_name])
+            assert (parameter.grad - expected).abs().max() <= 1e-9 * max(expected.abs().max(), 1e-6), parameter_name
+
+
+def test_a_compiled_model_is_refused():
+    model = gpt2()
+    with pytest.raises(ValueError, match="the model is compiled"):
+        GhostRecorder(torch.compile(model))
+    recorder = GhostRecorder(model)
+    model.blocks[0].compile()
+    with pytest.raises(ValueError, match="the model is compiled"), recorder:
+        model(*batch(2)).sum().backward()
+    with pytest.raises(ValueError, match="the model is compiled"):
+        GhostRecorder(model)

@@ -1,5 +1,8 @@
-# A fresh machine needs Python 3.11 or newer and make; everything else is installed into .venv.
-PYTHON ?= python3.11
+# A fresh machine needs Python 3.11 or newer with its venv module, and make; everything else is installed into .venv.
+# The first Python that will do; another one: make PYTHON=/opt/python/bin/python3.
+WILL_DO := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+PYTHON  ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+             $$python $(WILL_DO) && echo $$python && break; done)
 BIN    := .venv/bin
 # One thread a rank; and glibc keeps what a step frees, since fresh pages cost a CPU more than the sums they hold.
 RUN    := OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=2000000000 \
@@ -10,6 +13,8 @@ RUN    := OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOL
 env: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" && $(PYTHON) $(WILL_DO) || { echo "error: Python 3.11 or newer with its venv module is needed, which" \
+	    "$(or $(PYTHON),no python3 here) is not: install one, or name it by make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers]'
 	touch $@

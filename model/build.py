@@ -3,8 +3,8 @@
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from model.gpt2 import GPT2, GPT2Config
-from model.sharding import DTYPES, shard
+from .gpt2 import GPT2, GPT2Config
+from .sharding import DTYPES, shard
 
 
 def build_gpt2(config: GPT2Config, mesh: DeviceMesh, dtype: str, seed: int) -> GPT2:

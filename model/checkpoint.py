@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-from model.safe_load import SafePlanner, SafeReader
+from .safe_load import SafePlanner, SafeReader
 
 
 def save(
@@ -76,6 +76,25 @@ def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint; None where there is none."""
     found = _complete(folder)
     return found[-1] if found else None
+
+
+def latest_for_all(folder: Path) -> Path | None:
+    """The newest complete checkpoint as rank 0 sees it; all ranks call it, so that all go on from the same one.
+
+    Raises ValueError on a rank that does not see it.
+    """
+    newest = latest(folder) if dist.get_rank() == 0 else None
+    told = [newest and newest.name]
+    dist.broadcast_object_list(told)
+    if told[0] is None:
+        return None
+    found = folder / told[0]
+    if found not in _complete(folder):
+        raise ValueError(
+            f"{found}, which rank 0 goes on from, is not there for this rank: all ranks need one run folder, on a disk "
+            "that they share"
+        )
+    return found
 
 
 def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict) -> dict:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.loss import OutputHead
+from .loss import OutputHead
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,11 @@ class GPT2(nn.Module):
             return self.head(hidden_NTD)
         losses_N, _ = self.head(hidden_NTD, targets_NT)
         return losses_N
+
+    @staticmethod
+    def is_block(name: str) -> bool:
+        """Whether the parameter of this name belongs to a block, not to the embeddings or what follows the blocks."""
+        return name.startswith("blocks.")
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

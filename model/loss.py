@@ -89,9 +89,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             factor_N11 = grad_losses_N.to(hidden_NTD.dtype)[:, None, None]
             grad_hidden_NTD = grad_hidden_MD.view_as(hidden_NTD) * factor_N11
         if grad_weight_VD is not None:
-            if bool((grad_losses_N == grad_losses_N[0]).all()):
+            # One number expanded, as a sum's gradient is, needs no comparison, for which the host would have to wait.
+            if grad_losses_N.stride(0) == 0 or bool((grad_losses_N == grad_losses_N[:1]).all()):
                 # Training takes the plain mean: every sample has one weight, and the sum made on the way serves.
-                grad_weight_VD = (grad_weight_VD * grad_losses_N[0]).to(weight_VD.dtype)
+                # A batch of no sample has no weight either: its sum is 0, as is the sum made on the way.
+                grad_weight_VD = (grad_weight_VD * grad_losses_N[:1].sum()).to(weight_VD.dtype)
             else:
                 grad_weight_VD = _weighted_weight_gradient(
                     hidden_NTD, weight_VD, targets_NT, normaliser_M, grad_losses_N

@@ -3,7 +3,11 @@
 This is the one place that knows a GPU from a CPU.
 """
 
+import json
 import os
+import sys
+import time
+import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,18 +26,27 @@ class World:
     mesh: DeviceMesh
 
     @classmethod
-    def join(cls, timeout: timedelta = timedelta(minutes=10)) -> "World":
-        """Joins torchrun's process group, or makes one of a single process where torchrun did not start us."""
-        cuda = torch.cuda.is_available()
+    def join(cls, device: str = "auto", timeout: timedelta = timedelta(minutes=10)) -> "World":
+        """Joins torchrun's process group, or makes one of a single process where torchrun did not start us.
+
+        device: "cpu", "cuda", or "auto" for GPUs where every rank has one of its own. ValueError where there are too
+        few for "cuda", and where the machines of a run differ.
+        """
+        device, why = choose_device(device)
+        store, rank, size = dist.HashStore(), 0, 1
+        if "RANK" in os.environ:
+            store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+            store, devices = meet(store, rank, size, timeout, device)
+            refuse_mixed(devices)
+        if why and rank == 0:
+            print(why, file=sys.stderr, flush=True)
+        cuda = device == "cuda"
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(device)
         # NCCL for tensors on the device, gloo for objects and for checkpoints' bookkeeping on the host.
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        if "RANK" in os.environ:
-            dist.init_process_group(backend, timeout=timeout)
-        else:
-            dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
         mesh = init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("shard",))
         return cls(dist.get_rank(), dist.get_world_size(), device, mesh)
 
@@ -44,6 +57,51 @@ class World:
 
     def leave(self) -> None:
         dist.destroy_process_group()
+
+
+def choose_device(asked: str) -> tuple[str, str]:
+    """("cpu" or "cuda", why it is the CPU where there are GPUs, but too few), as this machine has them."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    # Where torchrun does not say how many are on this machine, all are taken to be.
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1)))
+    if asked == "cpu" or (asked == "auto" and gpus == 0):
+        return "cpu", ""
+    if gpus >= ranks:
+        return "cuda", ""
+    found = f"this machine has {gpus or 'no'} GPU{'s' * (gpus != 1)} for {ranks} rank{'s' * (ranks != 1)}"
+    if asked == "cuda":
+        raise ValueError(f"{found}: train.device cuda needs one for each; start fewer ranks, or choose auto or cpu")
+    return "cpu", f"computing on the CPU: {found}; with one for each, it would compute on them"
+
+
+def refuse_mixed(devices: list[str]) -> None:
+    """ValueError where the ranks, in order, do not compute on the same kind of device."""
+    if len(set(devices)) > 1:
+        raise ValueError(
+            f"rank {devices.index('cuda')} has a GPU of its own and rank {devices.index('cpu')} has none: all ranks "
+            "compute on the same kind of device; start fewer ranks a machine, or choose train.device cpu"
+        )
+
+
+def meet(store: dist.Store, rank: int, size: int, timeout: timedelta, word: str) -> tuple[dist.Store, list[str]]:
+    """(a store that only these processes use, the word of every rank), once all ranks are there.
+
+    torchrun's is one for all attempts of a run: after a restart a rank would find the address of a dead one there and
+    wait for it. So rank 0 opens a room of a new name, and a rank is in when the list of who came has its own new name.
+    """
+    name, deadline = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
+    if rank == 0:
+        store.set("room", name)
+        others = [json.loads(store.get(f"{name}/{other}")) for other in range(1, size)]
+        store.set(f"{name}/all", json.dumps([[name, word], *others]))
+    while time.monotonic() < deadline:
+        room = store.get("room").decode()
+        store.set(f"{room}/{rank}", json.dumps([name, word]))
+        came = json.loads(store.get(f"{room}/all")) if store.check([f"{room}/all"]) else []
+        if [name, word] in came:
+            return dist.PrefixStore(room, store), [word for _, word in came]
+        time.sleep(0.05)  # not all are there; or the room is of an attempt before, and rank 0 has not opened its own
+    raise TimeoutError(f"rank {rank} of {size} waited {timeout} for the others")
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:

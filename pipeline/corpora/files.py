@@ -1,6 +1,7 @@
 """Documents from files on this machine: JSON Lines, Parquet and plain text, compressed or not.
 
-Always in the same order, in constant memory.
+JSON Lines have one object a line; a text longer than PART characters is cut at line ends; `.gz`, `.bz2`, `.xz` and
+`.zst` are decompressed.
 """
 
 import bz2
@@ -12,12 +13,14 @@ import lzma
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.corpora.document import Document, Fields
+from .corpus import Corpus
+from .document import Document, Fields
 
 # Long plain text is cut into documents of about this many characters, so that it can be dealt to splits.
 PART = 16_384
@@ -25,7 +28,7 @@ _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _COMPRESSED_TO_TEXT = 3  # a rough ratio of characters to compressed bytes
 
 
-def _expand(corpus: str, data_files: Sequence[str]) -> list[str]:
+def expand(corpus: str, data_files: Sequence[str]) -> list[str]:
     """The files that paths and globs name, each once, sorted."""
     if not data_files:
         raise ValueError(f"corpus {corpus} needs --data-files: the paths or globs of the files to read")
@@ -40,13 +43,19 @@ def _expand(corpus: str, data_files: Sequence[str]) -> list[str]:
     return sorted(files)
 
 
-def _read_files(files: list[str], reader) -> Iterator[Document]:
+def _characters(files: list[str], packed: bool) -> int:
+    return sum(
+        os.path.getsize(path) * (_COMPRESSED_TO_TEXT if packed or path.endswith(_COMPRESSIONS) else 1) for path in files
+    )
+
+
+def _read_files(files: list[str], fields: Fields, reader) -> Iterator[Document]:
     # Ids name a file from the folder that all files share, so two files of one name keep different ids.
     shared = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in files])
     for path in files:
         name = os.path.relpath(os.path.abspath(path), shared)
         try:
-            yield from reader(path, name, _stem(path))
+            yield from reader(path, name, _stem(path), fields)
         except (
             OSError,
             EOFError,
@@ -110,3 +119,10 @@ def _read_text(path: str, name: str, source: str, fields: Fields) -> Iterator[Do
         while text := file.read(PART):
             yield Document(f"{name}:{number}", text + file.readline(PART), source)
             number += 1
+
+
+def _corpus(reader, packed: bool = False) -> Corpus:
+    return Corpus(partial(_read_files, reader=reader), partial(_characters, packed=packed), of_files=True)
+
+
+JSON, PARQUET, TEXT = _corpus(_read_json), _corpus(_read_parquet, packed=True), _corpus(_read_text)

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from pipeline.corpora.document import Document, Fields
+from .corpus import Corpus
+from .document import Document, Fields
 
-OPENWEBTEXT = "Skylion007/openwebtext"
-OPENWEBTEXT_DOCUMENTS = 8_013_769  # by its dataset card
-OPENWEBTEXT_CHARACTERS = 39_769_000_000
+_NAME = "Skylion007/openwebtext"
 
 
 def hub_documents(dataset: str, source: str, fields: Fields, **load) -> Iterator[Document]:
@@ -15,3 +14,11 @@ def hub_documents(dataset: str, source: str, fields: Fields, **load) -> Iterator
 
     for number, row in enumerate(load_dataset(dataset, split="train", streaming=True, **load)):
         yield fields.document(row, f"{dataset}, row {number}", f"{source}:{number}", source)
+
+
+OPENWEBTEXT = Corpus(
+    lambda files, fields: hub_documents(_NAME, "openwebtext", fields),
+    lambda files: 39_769_000_000,
+    documents=8_013_769,  # by its dataset card
+    mixed=True,
+)

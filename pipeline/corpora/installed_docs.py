@@ -22,7 +22,8 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.corpora.document import Document, encodable
+from .corpus import Corpus
+from .document import Document, encodable
 
 # Characters taken of each kind: all there is of topics (half a million), licences and descriptions, and of the
 # rest enough for some 35,000 samples of 128 tokens, of which about three in ten are the prose.
@@ -181,3 +182,13 @@ def _licences(packages: list[Distribution], reader: _Reader) -> Iterator[tuple[s
         for file in sorted(package.files or (), key=str):
             if _LICENCE.fullmatch(file.name) and file.suffix in ("", ".txt", ".md", ".rst"):
                 yield str(file), reader.text(Path(file.locate()))
+
+
+# The prose is what a model of this corpus is meant to learn.
+INSTALLED_DOCS = Corpus(
+    lambda files, fields: iter(installed_documents()),
+    lambda files: sum(len(document.text) for document in installed_documents()),
+    seq_len=128,
+    vocab_size=4096,
+    target_sources=("topics", "docstrings"),
+)

@@ -1,29 +1,24 @@
-"""Every corpus that `prepare` knows, by name."""
+"""Every corpus that `prepare` knows, by name. A new one is a file of this folder, and a line here."""
 
-import os
 from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Literal, get_args
 
-from pipeline.corpora.document import Document, Fields
-from pipeline.corpora.files import (
-    _COMPRESSED_TO_TEXT,
-    _COMPRESSIONS,
-    _expand,
-    _read_files,
-    _read_json,
-    _read_parquet,
-    _read_text,
-)
-from pipeline.corpora.hub import OPENWEBTEXT, OPENWEBTEXT_CHARACTERS, hub_documents
+from .corpus import Corpus
+from .document import Document, Fields
+from .files import JSON, PARQUET, TEXT, expand
+from .hub import OPENWEBTEXT
+from .installed_docs import INSTALLED_DOCS
 
-Corpus = Literal["openwebtext", "json", "parquet", "text", "installed-docs"]
-CORPORA = get_args(Corpus)
-FILE_CORPORA = ("json", "parquet", "text")
+CORPORA: dict[str, Corpus] = {
+    "openwebtext": OPENWEBTEXT,
+    "json": JSON,
+    "parquet": PARQUET,
+    "text": TEXT,
+    "installed-docs": INSTALLED_DOCS,
+}
 
 
 def read_corpus(
-    corpus: str,
+    name: str,
     data_files: Sequence[str] = (),
     text_field: str = "text",
     id_field: str | None = None,
@@ -31,37 +26,26 @@ def read_corpus(
 ) -> Iterator[Document]:
     """The documents of a corpus, always in the same order, in constant memory.
 
-    `data_files`: paths and globs, for `json` (one object a line), `parquet` and `text` (a file longer than
-    PART characters is cut at line ends); `.gz`, `.bz2`, `.xz` and `.zst` are decompressed. An id that no
-    field gives is '<file>:<running number>', a source that no field gives is the file's name without
-    suffixes, or the corpus. Raises ValueError for an unknown corpus or missing files at once, and for bad
-    records when they are reached.
+    `data_files`: paths and globs, for corpora of files. An id that no field gives is '<file>:<running number>', a
+    source that no field gives is the file's name without suffixes, or the corpus. Raises ValueError for an unknown
+    corpus or missing files at once, and for bad records when they are reached.
     """
-    if corpus not in CORPORA:
-        raise ValueError(f"unknown corpus '{corpus}': choose one of {', '.join(CORPORA)}")
-    fields = Fields(text_field, id_field, source_field)
-    if corpus in FILE_CORPORA:
-        reader = {"json": _read_json, "parquet": _read_parquet, "text": _read_text}[corpus]
-        return _read_files(_expand(corpus, data_files), partial(reader, fields=fields))
-    if data_files:
-        raise ValueError(f"corpus {corpus} reads no --data-files; for your own files take --corpus json")
-    if corpus == "openwebtext":
-        return hub_documents(OPENWEBTEXT, corpus, fields)
-    from pipeline.corpora.installed_docs import installed_documents
-
-    return iter(installed_documents())
+    corpus, files = _chosen(name, data_files)
+    return corpus.read(files, Fields(text_field, id_field, source_field))
 
 
-def estimated_characters(corpus: str, data_files: Sequence[str] = ()) -> int:
+def estimated_characters(name: str, data_files: Sequence[str] = ()) -> int:
     """Roughly how many characters of text a corpus holds, without reading it."""
-    if corpus == "openwebtext":
-        return OPENWEBTEXT_CHARACTERS
-    if corpus == "installed-docs":
-        from pipeline.corpora.installed_docs import installed_documents
+    corpus, files = _chosen(name, data_files)
+    return corpus.characters(files)
 
-        return sum(len(document.text) for document in installed_documents())
-    total = 0
-    for path in _expand(corpus, data_files):
-        packed = corpus == "parquet" or path.endswith(_COMPRESSIONS)
-        total += os.path.getsize(path) * (_COMPRESSED_TO_TEXT if packed else 1)
-    return total
+
+def _chosen(name: str, data_files: Sequence[str]) -> tuple[Corpus, list[str]]:
+    if name not in CORPORA:
+        raise ValueError(f"unknown corpus '{name}': choose one of {', '.join(CORPORA)}")
+    corpus = CORPORA[name]
+    if corpus.of_files:
+        return corpus, expand(name, data_files)
+    if data_files:
+        raise ValueError(f"corpus {name} reads no --data-files; for your own files take --corpus json")
+    return corpus, []

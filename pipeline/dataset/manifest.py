@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.dataset.remote import Mirror
+from .remote import Mirror
 
 FORMAT = 1
 SPLITS = ("train", "target", "val", "test")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.dataset.manifest import SPLITS, Manifest
-from pipeline.dataset.remote import Mirror
-from pipeline.dataset.shards import OpenShard, Span
+from .manifest import SPLITS, Manifest
+from .remote import Mirror
+from .shards import OpenShard, Span
 
 
 class SplitReader:

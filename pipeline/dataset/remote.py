@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import write_whole
+from ..atomic import write_whole
 
 ATTEMPTS = 6
 FIRST_PAUSE = 0.5  # seconds before the second attempt, twice as long before each further one: 15.5 s in all

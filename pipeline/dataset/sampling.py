@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.dataset.manifest import Manifest
-from pipeline.permutation import pass_order
+from ..permutation import pass_order
+from .manifest import Manifest
 
 
 def target_samples(manifest: Manifest, seed: int, step: int, m: int, of: np.ndarray | None = None) -> np.ndarray:

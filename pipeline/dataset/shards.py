@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.dataset.manifest import Manifest, Shard
-from pipeline.dataset.tar import scan
+from .manifest import Manifest, Shard
+from .tar import scan
 
 KEY = "{:09d}"
 

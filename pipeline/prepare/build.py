@@ -18,14 +18,13 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from pipeline.corpora.hub import OPENWEBTEXT_DOCUMENTS
-from pipeline.corpora.registry import estimated_characters
-from pipeline.dataset.manifest import FORMAT, SPLITS, Manifest
-from pipeline.prepare.pack import PACKERS
-from pipeline.prepare.recipe import Recipe
-from pipeline.prepare.shuffle import Shuffle
-from pipeline.prepare.splits import SplitRule, fraction
-from pipeline.prepare.tokenizer import (
+from ..corpora.registry import estimated_characters
+from ..dataset.manifest import FORMAT, SPLITS, Manifest
+from .pack import PACKERS
+from .recipe import Recipe
+from .shuffle import Shuffle
+from .splits import SplitRule, fraction
+from .tokenizer import (
     END_OF_TEXT,
     Encoded,
     encode_documents,
@@ -33,7 +32,7 @@ from pipeline.prepare.tokenizer import (
     train_tokenizer,
     vocabulary_size,
 )
-from pipeline.prepare.writer import ShardWriter
+from .writer import ShardWriter
 
 # A tokenizer learns from about this much text, spread over the whole corpus.
 _TOKENIZER_CHARACTERS = 50_000_000
@@ -56,7 +55,7 @@ def prepare(recipe: Recipe, watch: Watch = lambda what, things, total: iter(thin
     recipe.check()
     with _new_folder(recipe.out) as folder:
         rule = recipe.split_rule()
-        total = OPENWEBTEXT_DOCUMENTS if recipe.corpus == "openwebtext" else None
+        total = recipe.source_of_text.documents
         if recipe.tokenizer is None:
             texts = _TokenizerTexts(recipe, rule, watch, total)
             tokenizer = train_tokenizer(texts, recipe.trained_vocab_size)
@@ -117,9 +116,9 @@ class _TokenizerTexts:
     def __iter__(self) -> Iterator[str]:
         recipe = self._recipe
         characters, share = 0, 1.0
-        # OpenWebText comes well mixed, and reading all of it would download it twice: its beginning will do. Files
+        # Of what comes well mixed its beginning will do: reading all of OpenWebText would download it twice. Files
         # are often sorted by source, so theirs is a sample from beginning to end.
-        if recipe.corpus != "openwebtext":
+        if not recipe.source_of_text.mixed:
             size = estimated_characters(recipe.corpus, recipe.data_files)
             share = _TOKENIZER_CHARACTERS / max(size, 1)
         documents = self._watch("reading text for the tokenizer", recipe.documents(), self._total)
@@ -129,7 +128,7 @@ class _TokenizerTexts:
             if self._rule.split_of(document) == "train" and (fraction(recipe.seed, "tokenizer", document.id) < share):
                 yield document.text
                 characters += len(document.text)
-            if characters > 2 * _TOKENIZER_CHARACTERS:  # the estimate was far off, or this is OpenWebText
+            if characters > 2 * _TOKENIZER_CHARACTERS:  # the estimate was far off, or it comes well mixed
                 return
         self.documents = number
 

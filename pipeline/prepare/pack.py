@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.prepare.tokenizer import Encoded
-from pipeline.prepare.writer import Sample
+from .tokenizer import Encoded
+from .writer import Sample
 
 
 def _spans(spans: list[dict]) -> bytes:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.corpora.document import Document
-from pipeline.corpora.registry import Corpus, estimated_characters, read_corpus
-from pipeline.dataset.manifest import HELD_OUT
-from pipeline.prepare.splits import SplitRule
+from ..corpora.corpus import Corpus
+from ..corpora.document import Document
+from ..corpora.registry import CORPORA, estimated_characters, read_corpus
+from ..dataset.manifest import HELD_OUT
+from .splits import SplitRule
 
 # Each of target, val and test is this share of the documents it is drawn from, until that is more text than
 # anyone measures on: 6 % of a corpus of 20 MB is 1.2 MB, and of 40 GB 8 MB are taken.
@@ -17,22 +18,10 @@ _HELD_OUT_CHARACTERS = 8_000_000
 
 
 @dataclass(frozen=True)
-class CorpusDefaults:
-    """What `prepare` does when no option says otherwise."""
-
-    seq_len: int = 1024
-    vocab_size: int = 32_768
-    target_sources: tuple[str, ...] = ()
-
-
-_DEFAULTS = {"installed-docs": CorpusDefaults(128, 4096, ("topics", "docstrings"))}
-
-
-@dataclass(frozen=True)
 class Recipe:
     """What to make a dataset of, and how."""
 
-    corpus: Corpus
+    corpus: Literal[tuple(CORPORA)]  # type: ignore[valid-type]
     """Where the text comes from; installed-docs is the documentation and code installed on this machine."""
     out: Path
     """The dataset folder to make."""
@@ -65,16 +54,17 @@ class Recipe:
     seed: int = 0
     """Decides which documents go to which split, and the order of the samples on disk."""
 
-    def defaults(self) -> CorpusDefaults:
-        return _DEFAULTS.get(self.corpus, CorpusDefaults())
+    @property
+    def source_of_text(self) -> Corpus:
+        return CORPORA[self.corpus]
 
     @property
     def sequence_length(self) -> int:
-        return self.defaults().seq_len if self.seq_len is None else self.seq_len
+        return self.source_of_text.seq_len if self.seq_len is None else self.seq_len
 
     @property
     def trained_vocab_size(self) -> int:
-        return self.defaults().vocab_size if self.vocab_size is None else self.vocab_size
+        return self.source_of_text.vocab_size if self.vocab_size is None else self.vocab_size
 
     def documents(self) -> Iterator[Document]:
         return read_corpus(self.corpus, self.data_files, self.text_field, self.id_field, self.source_field)
@@ -98,5 +88,5 @@ class Recipe:
             name: share if getattr(self, f"{name}_fraction") is None else getattr(self, f"{name}_fraction")
             for name in HELD_OUT
         }
-        sources = self.defaults().target_sources if self.target_sources is None else self.target_sources
+        sources = self.source_of_text.target_sources if self.target_sources is None else self.target_sources
         return SplitRule(self.seed, **shares, target_sources=tuple(sorted(sources)))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.permutation import LOT, PLACE, permutation
-from pipeline.prepare.writer import Sample
+from ..permutation import LOT, PLACE, permutation
+from .writer import Sample
 
 _FILES = 256
 _BUFFER = 1 << 18  # bytes gathered for a file before they are written to it

@@ -3,8 +3,8 @@
 import hashlib
 from dataclasses import asdict, dataclass
 
-from pipeline.corpora.document import Document
-from pipeline.dataset.manifest import HELD_OUT
+from ..corpora.document import Document
+from ..dataset.manifest import HELD_OUT
 
 
 def fraction(seed: int, purpose: str, document_id: str) -> float:

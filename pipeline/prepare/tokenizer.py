@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from pipeline.corpora.document import Document
+from ..corpora.document import Document
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2 = "gpt2"  # the tokenizer's name on the hub

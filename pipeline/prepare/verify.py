@@ -4,9 +4,9 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pipeline.atomic import write_whole
-from pipeline.dataset.manifest import SPLITS, Manifest, Shard
-from pipeline.dataset.shards import OpenShard
+from ..atomic import write_whole
+from ..dataset.manifest import SPLITS, Manifest, Shard
+from ..dataset.shards import OpenShard
 
 
 def verify(manifest: Manifest) -> Iterator[tuple[Shard, str | None]]:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.dataset.manifest import Shard
-from pipeline.dataset.shards import KEY
-from pipeline.dataset.tar import END, member
+from ..dataset.manifest import Shard
+from ..dataset.shards import KEY
+from ..dataset.tar import END, member
 
 
 class Sample(NamedTuple):

@@ -1,5 +1,5 @@
 """From a dataset to every step's groups of candidates."""
 
-from pipeline.stream.candidates import Candidates, CandidateStream
+from .candidates import Candidates, CandidateStream
 
 __all__ = ["CandidateStream", "Candidates"]

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from pipeline.dataset.manifest import Manifest
-from pipeline.dataset.remote import Mirror
-from pipeline.stream.lanes import Features, LaneReader
-from pipeline.stream.order import EpochOrder
+from ..dataset.manifest import Manifest
+from ..dataset.remote import Mirror
+from .lanes import Features, LaneReader
+from .order import EpochOrder
 
 # Samples a lane holds in memory: 2 MB at T = 1024. Prepare has shuffled the samples already; windows give
 # every epoch another neighbourhood.

@@ -15,9 +15,9 @@ from itertools import count
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.dataset.manifest import Manifest
-from pipeline.dataset.reader import SplitReader
-from pipeline.stream.order import EpochOrder
+from ..dataset.manifest import Manifest
+from ..dataset.reader import SplitReader
+from .order import EpochOrder
 
 Features = Callable[[np.ndarray], np.ndarray]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.permutation import SHARDS, WINDOW, permutation
+from ..permutation import SHARDS, WINDOW, permutation
 
 
 class EpochOrder:

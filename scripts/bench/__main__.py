@@ -11,32 +11,27 @@ python -m scripts.bench {step,predictor,log,loader} --help
 """
 
 import sys
+from importlib import import_module
 
-import tyro
-
-from scripts.bench import loader as bench_loader
-from scripts.bench import log as bench_log
-from scripts.bench import predictor as bench_predictor
-from scripts.bench import step as bench_step
+BENCHMARKS = ("step", "predictor", "log", "loader")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one benchmark; 2 after a sentence on standard error where the input is at fault."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    known = {"step": _step, "predictor": bench_predictor.main, "log": bench_log.main, "loader": bench_loader.main}
-    if not arguments or arguments[0] not in known:
-        print(f"error: name a benchmark: {', '.join(known)}", file=sys.stderr)
+    if not arguments or arguments[0] not in BENCHMARKS:
+        print(f"error: name a benchmark: {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
+    # Imported where it is named: the processes that ask the log, whose memory is told, need no torch.
+    benchmark = import_module(f"scripts.bench.{arguments[0]}")
     try:
-        return known[arguments[0]](arguments[1:]) or 0
+        return benchmark.main(arguments[1:])
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def _step(arguments: list[str]) -> int:
-    return bench_step.main(tyro.cli(bench_step.Options, args=arguments, prog="scripts.bench step"))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from scripts.train.ending import leave_process  # here: it loads torch, which not every benchmark needs
+
+    leave_process(main())

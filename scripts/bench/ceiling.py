@@ -10,7 +10,6 @@ Shapes: N candidates of a group, P target samples, V token types, D width.
 
 import math
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,11 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from model.gpt2 import GPT2
-from model.world import World
-from pipeline.dataset.reader import inputs_and_targets
-from pipeline.stream.candidates import CandidateStream
+from pipeline.stream import CandidateStream
 from scripts.bench.fidelity import Stage
-from scripts.train.config import Config
 from selection.direction.exact import whole
 from selection.prefilters.ngrams import ngram_features
 
@@ -43,20 +39,20 @@ class Look(NamedTuple):
     embedding_VD: np.ndarray
 
 
-def look(config: Config, path: Path, world: World) -> Look:
+def look(stage: Stage) -> Look:
     """Trains on from a checkpoint, on the candidates of the highest scores. ValueError where the dataset has fewer than
     2m target samples.
 
     A single step would not do: scores swing with the weights, and a predictor is right at one step and wrong at the
     next.
     """
-    stage, m = Stage(config, path, world), config.selection.validation
+    config, m = stage.config, stage.config.selection.direction.samples
     weights_VD = embedding(stage.model)
     lanes = range(config.train.groups)
     stream = CandidateStream(
         stage.manifest,
         groups=len(lanes),
-        drawn=config.drawn,
+        drawn=config.selection.drawn,
         seed=config.train.seed,
         lanes=lanes,
         step=stage.step,
@@ -81,7 +77,7 @@ def look(config: Config, path: Path, world: World) -> Look:
 
 def gram_with_targets(stage: Stage, tokens_NT1: torch.Tensor, samples_P: list[int]) -> np.ndarray:
     """Inner products of all gradients, [N + P, N + P]: candidates and target samples in one pass."""
-    pairs = zip(inputs_and_targets(tokens_NT1, stage.manifest), stage.target.share(samples_P), strict=True)
+    pairs = zip(stage.batch(tokens_NT1), stage.target.share(samples_P), strict=True)
     with stage.recorder:
         stage.model(*(torch.cat(pair) for pair in pairs)).sum().backward()
     gram = stage.recorder.gram().double().numpy()

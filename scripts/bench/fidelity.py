@@ -7,7 +7,8 @@ samples (what a small m loses as well).
 N candidates, k picks, m target samples.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from statistics import mean
@@ -21,23 +22,23 @@ from rich.table import Table
 from torch import Tensor
 
 from model import checkpoint
-from model.build import build_gpt2
-from model.gpt2 import GPT2Config
-from model.optimizer import build_adamw
+from model.optimizer import build_adamw, clip_gradient
 from model.world import World
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import inputs_and_targets
 from pipeline.dataset.sampling import target_samples
-from pipeline.stream.candidates import Candidates, CandidateStream
+from pipeline.stream import Candidates, CandidateStream
+from scripts.bench.modes import DECAY, RANK
 from scripts.train.config import Config
 from scripts.train.held_out import HeldOut
-from scripts.train.options import read
-from scripts.train.run import SCORED
-from selection.direction.exact import Direction
-from selection.direction.running import RunningDirection
-from selection.ghost.recorder import GhostRecorder
+from scripts.train.record import read_run
+from scripts.train.run import build_model
+from selection.direction import Direction, RunningDirection
+from selection.ghost import GhostRecorder
+from selection.selector import Selector
+from selection.settings import Selection
 
-WARM_STEPS, MEASURED_STEPS, REFERENCE_SAMPLES, RANK, DECAY = 16, 4, 64, 8, 0.9
+WARM_STEPS, MEASURED_STEPS, REFERENCE_SAMPLES = 16, 4, 64
 
 
 @dataclass
@@ -72,65 +73,90 @@ class Stage:
 
     def __init__(self, config: Config, path: Path, world: World):
         self.config, self.manifest = config, Manifest.load(config.data.dataset())
-        shape = GPT2Config(
-            self.manifest.vocab_size,
-            config.model.n_layer,
-            config.model.n_head,
-            config.model.n_embd,
-            self.manifest.sequence_length,
-        )
-        self.model = build_gpt2(shape, world.mesh, config.train.dtype, config.train.seed)
+        self.model = build_model(config, self.manifest, world)
         self.optimizer = build_adamw(self.model, config.train.learning_rate, config.train.weight_decay)
         self.step = checkpoint.load(path, self.model, self.optimizer, {})["step"]
         self.target = HeldOut("target", self.manifest, world)
         self.recorder = GhostRecorder(self.model)
-        self.blocks_only = GhostRecorder(self.model, SCORED["blocks"])
-        self.running = {share: RunningDirection(DECAY) for share in (4, 8)}  # of k / share samples a step
-        self.k = config.selection.picks
+        plain = Selection("regular", config.selection.picks)
+        groups, self._device = config.train.groups, world.device
+        self._selector = Selector(plain, self.model, self.optimizer, groups=groups, batch=self.batch)
 
-    def fresh(self, step: int) -> np.ndarray:
-        """The k target samples of a step."""
-        return target_samples(self.manifest, self.config.train.seed, step, self.k)
+    def batch(self, tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs_and_targets(tokens_NT1.to(self._device), self.manifest)
 
-    def direction(self, samples: np.ndarray) -> Direction:
-        self._record(self.recorder, *self.target.share(samples))
-        return self.recorder.direction()
-
-    def advance(self, candidates: Candidates) -> dict[int, Direction]:
-        """Updates the running directions with fresh samples, and the model with the first k of every group."""
-        averages = {}
-        for share, running in self.running.items():
-            self._record(self.recorder, *self.target.share(self.fresh(candidates.step)[: max(1, self.k // share)]))
-            averages[share] = running.update(self.recorder)
-        self.recorder.release()
-        for tokens_NT1 in candidates.tokens_GnT1:
-            batch = inputs_and_targets(tokens_NT1[: self.k], self.manifest)
-            (self.model(*batch).sum() / (self.k * len(candidates.tokens_GnT1))).backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.grad_clip)
+    def advance(self, candidates: Candidates) -> None:
+        """A step of plain training on the first k of every group, at the checkpoint's learning rate."""
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        self._selector.choose(candidates.step, candidates.tokens_GnT1, None, learning_rate)
+        clip_gradient(self.model, self.config.train.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return averages
 
-    def compare(self, candidates: Candidates, averages: dict[int, Direction], found: dict[str, Agreement]) -> None:
+
+def stages(config: Config, console: Console, description: str) -> Iterator[Stage]:
+    """A stage for every checkpoint of run `config.out`, in order. ValueError where there is none."""
+    paths = sorted((Path(config.out) / "checkpoints").glob("step-*"))
+    if not paths:
+        raise ValueError(
+            f"{config.out} has no checkpoints: train with train.keep_checkpoints large enough to keep some"
+        )
+    world = World.join()
+    try:
+        for path in track(paths, description=description, console=console, transient=True):
+            yield Stage(config, path, world)
+    finally:
+        world.leave()
+
+
+class Comparison:
+    """All modes' scores on one stage."""
+
+    def __init__(self, stage: Stage):
+        self.stage, self.k, self.found = stage, stage.config.selection.picks, {}
+        self._blocks_only = GhostRecorder(stage.model, stage.model.is_block)
+        self._running = {share: RunningDirection(DECAY) for share in (4, 8)}  # of k / share samples a step
+
+    def _fresh(self, step: int) -> np.ndarray:
+        """The k target samples of a step."""
+        return target_samples(self.stage.manifest, self.stage.config.train.seed, step, self.k)
+
+    def _record(self, recorder: GhostRecorder, inputs_NT: Tensor, targets_NT: Tensor) -> None:
+        with recorder:
+            self.stage.model(inputs_NT, targets_NT).sum().backward()
+
+    def _direction(self, samples: np.ndarray) -> Direction:
+        self._record(self.stage.recorder, *self.stage.target.share(samples))
+        return self.stage.recorder.direction()
+
+    def averages(self, step: int) -> dict[int, Direction]:
+        """The running directions, with this step's fresh samples taken in."""
+        found, recorder = {}, self.stage.recorder
+        for share, running in self._running.items():
+            self._record(recorder, *self.stage.target.share(self._fresh(step)[: max(1, self.k // share)]))
+            found[share] = running.update(recorder)
+        recorder.release()
+        return found
+
+    def compare(self, candidates: Candidates, averages: dict[int, Direction]) -> None:
         """Scores every group in every mode, at the present weights."""
-        fresh = self.fresh(candidates.step)
-        others = np.setdiff1d(np.arange(self.manifest.samples("target")), fresh)
-        many = self.direction(np.random.default_rng(candidates.step).choice(others, REFERENCE_SAMPLES, replace=False))
-        of_k = self.direction(fresh)
+        stage, recorder, fresh = self.stage, self.stage.recorder, self._fresh(candidates.step)
+        others = np.setdiff1d(np.arange(stage.manifest.samples("target")), fresh)
+        many = self._direction(np.random.default_rng(candidates.step).choice(others, REFERENCE_SAMPLES, replace=False))
+        of_k = self._direction(fresh)
         low = of_k.low_rank(RANK)
         low_averages = {share: average.low_rank(RANK) for share, average in averages.items()}
         for tokens_NT1 in candidates.tokens_GnT1:
-            batch = inputs_and_targets(tokens_NT1, self.manifest)
-            self._record(self.recorder, *batch)
-            score = self.recorder.first_order
+            batch, score = stage.batch(tokens_NT1), recorder.first_order
+            self._record(recorder, *batch)
             reference, exact, of_low = score(many), score(of_k), score(low)
             exact_averages = {share: score(average) for share, average in averages.items()}
             of_low_average = score(low_averages[4])
-            self._record(self.blocks_only, *batch)
-            of_blocks = self.blocks_only.first_order(low_averages[4])
+            self._record(self._blocks_only, *batch)
+            of_blocks = self._blocks_only.first_order(low_averages[4])
             of_prefix = {}
             for share in averages:
-                self._record(self.recorder, *(part[:, : part.shape[1] // share] for part in batch))
+                self._record(recorder, *(part[:, : part.shape[1] // share] for part in batch))
                 of_prefix[share] = score(low_averages[share])
             for mode, scores, same in (
                 ("exact, m = k", exact, exact),
@@ -141,13 +167,9 @@ class Stage:
                 ("  the same, prefix T/4", of_prefix[4], exact_averages[4]),
                 ("  prefix T/8, m = k/8", of_prefix[8], exact_averages[8]),
             ):
-                agreement = found.setdefault(mode, Agreement())
+                agreement = self.found.setdefault(mode, Agreement())
                 agreement.same.append((spearman(scores, same), overlap(scores, same, self.k)))
                 agreement.many.append((spearman(scores, reference), overlap(scores, reference, self.k)))
-
-    def _record(self, recorder: GhostRecorder, inputs_NT: Tensor, targets_NT: Tensor) -> None:
-        with recorder:
-            self.model(inputs_NT, targets_NT).sum().backward()
 
 
 def measure_fidelity(run: str, console: Console) -> dict[int, dict[str, dict[str, float]]]:
@@ -155,13 +177,9 @@ def measure_fidelity(run: str, console: Console) -> dict[int, dict[str, dict[str
 
     ValueError where `run` has no checkpoints.
     """
-    config = read(Path(run) / "config.toml")
-    paths = sorted((Path(run) / "checkpoints").glob("step-*"))
-    if not paths:
-        raise ValueError(f"{run} has no checkpoints: train with train.keep_checkpoints large enough to keep some")
-    world, stages = World.join(), {}
-    for path in track(paths, description="fidelity", console=console, transient=True):
-        stage, found = Stage(config, path, world), {}
+    config, found = replace(read_run(Path(run)).settings, out=run), {}
+    for stage in stages(config, console, "fidelity"):
+        comparison = Comparison(stage)
         stream = CandidateStream(
             stage.manifest,
             groups=config.train.groups,
@@ -171,20 +189,20 @@ def measure_fidelity(run: str, console: Console) -> dict[int, dict[str, dict[str
             step=stage.step,
         )
         for number, candidates in enumerate(islice(stream, WARM_STEPS)):
-            averages = stage.advance(candidates)
+            averages = comparison.averages(candidates.step)
+            stage.advance(candidates)
             if number >= WARM_STEPS - MEASURED_STEPS:
-                stage.compare(candidates, averages, found)
-        stages[stage.step] = {mode: agreement.summary() for mode, agreement in found.items()}
-    world.leave()
+                comparison.compare(candidates, averages)
+        found[stage.step] = {mode: agreement.summary() for mode, agreement in comparison.found.items()}
     for of, title in (
         ("same_direction", "against exact scores of the same direction"),
         ("of_64_samples", "against exact scores of a direction of 64 other samples"),
     ):
-        console.print(fidelity_table(stages, config, of, title))
-    return stages
+        console.print(fidelity_table(found, config, of, title))
+    return found
 
 
-def fidelity_table(stages: dict[int, dict[str, dict[str, float]]], config: Config, of: str, title: str) -> Table:
+def fidelity_table(found: dict[int, dict[str, dict[str, float]]], config: Config, of: str, title: str) -> Table:
     groups = config.train.groups * MEASURED_STEPS
     shown = Table(
         title=f"{title}: Spearman / overlap of picks, means of {groups} groups",
@@ -193,9 +211,9 @@ def fidelity_table(stages: dict[int, dict[str, dict[str, float]]], config: Confi
         padding=(0, 1),
     )
     shown.add_column("mode", no_wrap=True)
-    for step in stages:
+    for step in found:
         shown.add_column(f"step {step}", justify="right", no_wrap=True)
-    for mode in next(iter(stages.values())):
-        cells = (found[mode] for found in stages.values())
+    for mode in next(iter(found.values())):
+        cells = (summaries[mode] for summaries in found.values())
         shown.add_row(mode, *(f"{cell[f'spearman_{of}']:.3f} / {cell[f'overlap_{of}']:.2f}" for cell in cells))
     return shown

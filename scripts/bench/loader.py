@@ -13,7 +13,6 @@ batch, or the first after a resume in mid-epoch, reads. The time runs from the m
 
 import hashlib
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -36,6 +35,7 @@ from pipeline.dataset.manifest import FORMAT, SPLITS, Shard
 from pipeline.prepare.writer import Sample, ShardWriter
 from pipeline.stream.candidates import WINDOW, CandidateStream
 from pipeline.stream.order import EpochOrder
+from scripts.train.record import read_run
 
 BATCH, GROUPS = 16, 2
 SHARD_BYTES = 64_000_000
@@ -44,7 +44,7 @@ VOCABULARY = 50_257
 
 
 @dataclass(frozen=True)
-class Options:
+class LoaderOptions:
     seq_len: int = 1024
     """T."""
     samples: int = 40_000
@@ -77,7 +77,7 @@ def _write_manifest(folder: Path, shards: list[Shard], seq_len: int) -> None:
     (folder / "manifest.json").write_text(json.dumps(told | {"split_rule": {}, "splits": parts}, indent=1))
 
 
-def make_dataset(folder: Path, options: Options) -> None:
+def make_dataset(folder: Path, options: LoaderOptions) -> None:
     """The samples as our shards, as one file of tokens, and in mosaicml-streaming's format where it is installed."""
     writer = ShardWriter(folder, "train", options.seq_len + 1, np.dtype("<u2"), SHARD_BYTES // 4)
     columns = {"tokens": f"ndarray:uint16:{options.seq_len + 1}"}
@@ -178,7 +178,7 @@ def _own_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def throughput(loader: str, folder: Path, options: Options, workers: int) -> dict[str, float]:
+def throughput(loader: str, folder: Path, options: LoaderOptions, workers: int) -> dict[str, float]:
     """samples/s after the first 4 batches, seconds to the first one, and memory taken meanwhile, in MB."""
     torch.set_num_threads(1)
     before, began = _own_bytes(), time.perf_counter()
@@ -214,7 +214,7 @@ def _spread(measured: list[dict[str, float]], key: str, digits: int = 0) -> str:
     return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
 
-def compare(options: Options, console: Console) -> None:
+def compare(options: LoaderOptions, console: Console) -> None:
     loaders = [name for name in LOADERS if name != "mosaicml-streaming" or find_spec("streaming")]
     measured: dict[tuple[str, int], list] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -242,7 +242,7 @@ def compare(options: Options, console: Console) -> None:
     console.print(table)
 
 
-def large(options: Options, console: Console) -> None:
+def large(options: LoaderOptions, console: Console) -> None:
     measured: dict[tuple[str, int], list] = {}
     with tempfile.TemporaryDirectory() as folder:
         middle = make_large_dataset(Path(folder), options.seq_len)
@@ -260,12 +260,9 @@ def large(options: Options, console: Console) -> None:
 
 def waiting(run: Path, console: Console) -> None:
     """The share of a run's training time spent waiting for candidates, without its first step."""
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        raise ValueError(f"--run {run} holds no metrics.jsonl: name the folder of a run")
-    lines = [line for line in map(json.loads, path.read_text().splitlines()) if "data_seconds" in line]
+    lines = read_run(run).training
     if len(lines) < 2:
-        raise ValueError(f"{path} holds fewer than two training steps")
+        raise ValueError(f"{run} tells of {len(lines)} training steps, and the first does not count")
     waited = sum(line["data_seconds"] for line in lines[1:])
     seconds = lines[-1]["seconds"] - lines[0]["seconds"]
     console.print(f"{run}: {100 * waited / seconds:.2f} % of {seconds:.1f} s waiting for data, {len(lines)} steps")
@@ -273,17 +270,9 @@ def waiting(run: Path, console: Console) -> None:
 
 def main(arguments: list[str]) -> int:
     console = Console(width=120)
-    options = tyro.cli(Options, args=arguments, prog="scripts.bench loader", description=__doc__)
-    try:
-        if options.run:
-            waiting(options.run, console)
-        compare(options, console)
-        large(options, console)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = tyro.cli(LoaderOptions, args=arguments, prog="scripts.bench loader", description=__doc__)
+    if options.run:
+        waiting(options.run, console)
+    compare(options, console)
+    large(options, console)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

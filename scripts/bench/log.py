@@ -5,13 +5,12 @@
     python -m scripts.bench log --step-seconds 0.25      # the share of a step of your own
     python -m scripts.bench log --amortised              # behind a prefilter, most of it not scored
 
-Writing is timed on one rank as train.py does it. Every question is then asked in a process of its own, which opens
-the log anew, so that times and peak memory are those of a fresh report.
+Writing is timed on one rank, of what the training loop logs of a choice. Every question is then asked in a process of
+its own, which opens the log anew, so that times and peak memory are those of a fresh report.
 """
 
 import multiprocessing
 import resource
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from selection.attribution import bias, history, overlap, totals, trends
-from selection.attribution import foresight as predictions
+from selection.attribution import bias, foresight, history, overlap, totals, trends
 from selection.attribution.open_log import SPANS, OpenLog
 from selection.log.schema import QUANTITIES
 from selection.log.writer import FILE_ROWS, SelectionLog
@@ -37,7 +35,7 @@ SOURCES, DOCUMENT_SAMPLES = 20, 3
 
 
 @dataclass(frozen=True)
-class Options:
+class LogOptions:
     """Times the selection log."""
 
     candidates: int = 10_000_000
@@ -73,7 +71,7 @@ class Written:
     files: int
 
 
-def write_rank(folder: Path, rank: int, options: Options, flush_every: int) -> Written:
+def write_rank(folder: Path, rank: int, options: LogOptions, flush_every: int) -> Written:
     """One rank's rows of the whole run: every quantity of full entropy, ids as the stream permutes them."""
     rng = np.random.default_rng(rank)
     windows = -(-options.lane // WINDOW)
@@ -98,7 +96,7 @@ def write_rank(folder: Path, rank: int, options: Options, flush_every: int) -> W
 def score_all(rng: np.random.Generator) -> dict:
     """What a step that scores all that it draws logs."""
     values = {name: rng.standard_normal(N, dtype=np.float32) for name in QUANTITIES}
-    return {"picks": np.argsort(-values["first_order"])[:K], **values}
+    return {"picks": np.argsort(-values["score"])[:K], "measured": np.arange(N), **values}
 
 
 def choose(rng: np.random.Generator, step: int) -> dict:
@@ -108,11 +106,11 @@ def choose(rng: np.random.Generator, step: int) -> dict:
     measured = best[: SCORED if scored else PICKED]
     names = [name for name in QUANTITIES if name != "predicted"] if scored else ["loss"]
     values = {name: rng.standard_normal(len(measured), dtype=np.float32) for name in names}
-    picks = measured[np.argsort(-values["first_order"])[:PICKED]] if scored else measured
+    picks = measured[np.argsort(-values["score"])[:PICKED]] if scored else measured
     return {"picks": picks, "measured": measured, "predicted": predicted, **values}
 
 
-def write_spans(path: Path, options: Options) -> None:
+def write_spans(path: Path, options: LogOptions) -> None:
     """Spans of every sample: documents of three samples, and the end of every third sample is another document's."""
     with pq.ParquetWriter(path, SPANS, compression="zstd") as writer:
         for rank in range(RANKS):
@@ -144,9 +142,9 @@ QUESTIONS = {
     "--ask early-late": trends.early_and_late,
     "--ask returning": trends.returning,
     "--ask bias": bias.bias,
-    "--ask predictor (over time)": predictions.over_time,
-    "--ask predictor (outcomes)": predictions.outcomes,
-    "--ask predictor (sources)": predictions.by_source,
+    "--ask predictor (over time)": foresight.over_time,
+    "--ask predictor (outcomes)": foresight.outcomes,
+    "--ask predictor (sources)": foresight.by_source,
     "--sample": lambda log: history.sample_history(log, 1),
     "--document": lambda log: history.document_samples(log, "openwebtext:1"),
     "--step": lambda log: history.step_contents(log, 1),
@@ -166,9 +164,9 @@ def ask(folder: Path, name: str) -> tuple[float, float, float]:
     return time.perf_counter() - started, used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Runs the command line."""
-    options = tyro.cli(Options, args=arguments, prog="scripts.bench log", description=__doc__)
+    options = tyro.cli(LogOptions, args=arguments, prog="scripts.bench log", description=__doc__)
     console = Console(width=100, highlight=False)
     with tempfile.TemporaryDirectory(prefix="bench-log-") as temporary:
         folder = Path(temporary)
@@ -187,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_row(f"share of a step of {options.step_seconds} s", f"{100 * share:.3f} %")
         table.add_row("longest flush", f"{1e3 * timed.worst_seconds:.0f} ms")
         table.add_row(
-            f"bytes per candidate, {'amortised' if options.amortised else 'all five quantities'}",
+            f"bytes per candidate, {'amortised' if options.amortised else f'all {len(QUANTITIES)} quantities'}",
             f"{timed.bytes_per_candidate:.1f}",
         )
         table.add_row("files, all ranks", f"{len(list((folder / 'selection').iterdir()))}")
@@ -202,7 +200,3 @@ def main(arguments: list[str] | None = None) -> int:
             table.add_row(name, f"{seconds:.2f}", f"{used:.2f}", f"{megabytes:.0f} MB")
         console.print(table)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

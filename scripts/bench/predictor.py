@@ -26,18 +26,18 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from model.build import build_gpt2
-from model.gpt2 import GPT2Config
 from model.world import World
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader
 from pipeline.dataset.sampling import evaluation_samples
 from scripts.bench import ceiling as bench_ceiling
 from scripts.bench.ceiling import Look, ceilings, look
+from scripts.bench.fidelity import stages
 from scripts.bench.variants import Samples, Variant, standardised, variants
 from scripts.train.config import Config
-from scripts.train.options import read
 from scripts.train.prior import MOST
+from scripts.train.record import read_run
+from scripts.train.run import build_model
 from selection.log.reader import read_log
 from selection.prefilters.judge import group_correlation
 from selection.prefilters.ngrams import ngram_features
@@ -46,11 +46,11 @@ BLOCKS = 20  # of successive steps, whose means count as independent
 
 
 @dataclass(frozen=True)
-class Options:
+class PredictorOptions:
     """python -m scripts.bench predictor"""
 
     run: str
-    """A run folder where every drawn candidate was scored at every step (selection.every 1, no prefilter)."""
+    """A run folder where every drawn candidate was scored at every step (selection.amortise.drawn 0)."""
     data: str = ""
     """Its dataset, where that is not at the run's data.path."""
     every: int = 8
@@ -83,11 +83,11 @@ def read_scores(config: Config) -> Log:
     """The log of run `config.out`; ValueError unless it has a finite score for every candidate."""
     table = read_log(Path(config.out) / "selection", columns=["step", "sample_id", "first_order"])
     steps, ids, scores = (table[name].to_numpy() for name in table.column_names)
-    shape = (len(np.unique(steps)), config.train.groups, config.drawn)
+    shape = (len(np.unique(steps)), config.train.groups, config.selection.drawn)
     if not len(steps) or len(steps) != math.prod(shape) or not np.isfinite(scores).all():
         raise ValueError(
-            f"{config.out} has not scored every candidate of every step: take a run with selection.method topk, "
-            "selection.every 1 and selection.prefilter none"
+            f"{config.out} has not scored every candidate of every step: take a run with selection.method topk "
+            "and selection.amortise.drawn 0"
         )
     return Log(steps.reshape(shape), ids.reshape(shape), scores.astype(np.float64).reshape(shape))
 
@@ -116,25 +116,11 @@ def load(config: Config, log: Log, looks: list[Look]) -> Recorded:
 
 def initial_embedding(config: Config, manifest: Manifest) -> np.ndarray:
     """The token embeddings that the run began with."""
-    shape = GPT2Config(manifest.vocab_size, 1, config.model.n_head, config.model.n_embd, manifest.sequence_length)
+    shallow = dataclasses.replace(config, model=dataclasses.replace(config.model, n_layer=1))
     world = World.join()
-    weights = bench_ceiling.embedding(build_gpt2(shape, world.mesh, config.train.dtype, config.train.seed))
+    weights = bench_ceiling.embedding(build_model(shallow, manifest, world))
     world.leave()
     return weights
-
-
-def look_at_checkpoints(config: Config, console: Console) -> list[Look]:
-    paths = sorted((Path(config.out) / "checkpoints").glob("step-*"))
-    if not paths:
-        raise ValueError(
-            f"{config.out} has no checkpoints: train with train.keep_checkpoints large enough to keep some"
-        )
-    world = World.join()
-    try:
-        steps = track(paths, description="ceiling", console=console, transient=True)
-        return [look(config, path, world) for path in steps]
-    finally:
-        world.leave()
 
 
 def gain(predicted_n: np.ndarray, scores_n: np.ndarray, k: int) -> float:
@@ -144,7 +130,9 @@ def gain(predicted_n: np.ndarray, scores_n: np.ndarray, k: int) -> float:
     return float(standardised(scores_n)[np.argsort(-predicted_n, kind="stable")[:k]].mean())
 
 
-def replay(variant: Variant, recorded: Recorded, options: Options, draw: int, k: int, steps: int | None = None):
+def replay(
+    variant: Variant, recorded: Recorded, options: PredictorOptions, draw: int, k: int, steps: int | None = None
+):
     """Correlation and gain [2, S] of each of the first `steps` steps; 0 where nothing is predicted."""
     random, found = np.random.default_rng(draw), []
     for step, (rows_Gn, scores_Gn) in enumerate(
@@ -159,7 +147,7 @@ def replay(variant: Variant, recorded: Recorded, options: Options, draw: int, k:
     return np.array(found).T
 
 
-def compare(recorded: Recorded, options: Options, k: int, console: Console) -> list[dict]:
+def compare(recorded: Recorded, options: PredictorOptions, k: int, console: Console) -> list[dict]:
     """One row a variant, and one for what all scores would teach: correlation and gain by thirds of the run, means over
     draws; spreads over draws of the mean over the run; how far its gain is ahead of the first variant under the same
     heading, with a standard error over blocks of steps."""
@@ -183,7 +171,7 @@ def compare(recorded: Recorded, options: Options, k: int, console: Console) -> l
     return rows
 
 
-def table(rows: list[dict], options: Options, recorded: Recorded, k: int) -> Group:
+def table(rows: list[dict], options: PredictorOptions, recorded: Recorded, k: int) -> Group:
     steps, groups, drawn = recorded.scores_SGn.shape
     scores = recorded.scores_SGn.reshape(-1, drawn)
     most = np.mean([gain(scores_n, scores_n, k) for scores_n in scores])
@@ -212,15 +200,15 @@ def table(rows: list[dict], options: Options, recorded: Recorded, k: int) -> Gro
 
 def main(arguments: list[str]) -> int:
     """Replays, and prints two tables or one JSON object."""
-    options = tyro.cli(Options, args=arguments, prog="scripts.bench predictor", description=__doc__)
+    options = tyro.cli(PredictorOptions, args=arguments, prog="scripts.bench predictor", description=__doc__)
     torch.set_num_threads(1)
     console = Console(width=100, highlight=False, stderr=options.json)
-    config = read(Path(options.run) / "config.toml")
+    config = read_run(Path(options.run)).settings
     data = dataclasses.replace(config.data, path=options.data or config.data.path)
     config = dataclasses.replace(config, out=options.run, data=data)
-    k, m = config.selection.picks, config.selection.validation
+    k, m = config.selection.picks, config.selection.direction.samples
     log = read_scores(config)
-    looks = look_at_checkpoints(config, console)
+    looks = [look(stage) for stage in stages(config, console, "ceiling")]
     recorded = load(config, log, looks)
     rows = compare(recorded, options, k, console)
     shipped = next(iter(next(iter(variants(recorded.samples).values())).values()))

@@ -62,7 +62,7 @@ def ranks(scores_N: np.ndarray) -> np.ndarray:
 
 
 class Shipped:
-    """selection.predictor as a run uses it; what was counted at the start is shared by all that begin from it."""
+    """The Predictor as a run uses it; what was counted at the start is shared by all that begin from it."""
 
     def __init__(self, samples: Samples, predictor: Predictor):
         self._samples, self.predictor = samples, copy.copy(predictor)

@@ -10,7 +10,7 @@ The file is a run's configuration with two tables more:
     [arms.regular]
     selection.method = "regular"
     [arms.low-rank]
-    selection.rank = 8
+    selection.direction.rank = 8
 
 Every arm runs at every learning rate on the first seed, and on the other seeds at that of its lowest final val loss.
 A run is `python -m scripts.train` in a folder of its own, OUT/ARM/lr-6e-04-seed-0, one at a time so that seconds are
@@ -96,7 +96,7 @@ def execute(trial: Trial, ranks: int) -> Result:
     write_whole(config, to_toml(trial.config, {}))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     command = [sys.executable, *launcher, "-m", "scripts.train", "--config", str(config)]
-    code = launch(command + ["--train.resume"] * trial.folder.exists(), log)
+    code = launch(command + ["--train.resume", "yes"] * trial.folder.exists(), log)
     result = read_result(trial)
     if result is None:
         lines = log.read_text(errors="replace").split("\n")
@@ -115,7 +115,7 @@ def launch(command: list[str], log: Path) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # SIGINT would be ignored where it was when the comparison was started
             process.wait()
             raise
         finally:

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scripts.compare.results import Result, Results
-from scripts.report.figures import COLOURS, DASHES, PLAIN
+from scripts.report.figures import COLOURS, DASHES, PLOT_STYLE
 
-_STYLE = PLAIN | {"legend.handlelength": 3}
+_STYLE = PLOT_STYLE | {"legend.handlelength": 3}
 _XLABELS = {"step": "step", "seconds": "seconds of training"}
 # The first losses are much higher than all that follow, and alike in all arms: they leave the picture, which is as
 # high as what comes after so much of the shortest run.

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from scripts.compare.study import Study, Trial
-from scripts.report.run import load_run
 from scripts.train.loop import MOST_SKIPPED
+from scripts.train.record import is_run, read_run
 
 Point = tuple[float, float]
 
@@ -44,13 +44,14 @@ def read_result(trial: Trial) -> Result | None:
     """What the trial's folder says, None if the run is not over.
 
     It has diverged when it ended as scripts.train ends it, after so many updates in a row that were not made. That
-    the folder tells, whatever the exit code was; a loss that is not finite at the last step counts as much.
+    metrics.jsonl tells, whatever became of the process after; a loss that is not finite at the last step counts as
+    much.
     """
-    if not (trial.folder / "config.toml").exists():
+    if not is_run(trial.folder):
         return None
-    run = load_run(trial.folder)
+    run = read_run(trial.folder)
     skipped = [line.get("skipped") for line in run.training[-MOST_SKIPPED:]]
-    code = run.config.get("run", {}).get("code_version", "")
+    code = run.facts.get("code_version", "")
     if len(skipped) == MOST_SKIPPED and all(skipped):
         return Result(trial, run.evaluations, True, code)
     if not run.evaluations or run.evaluations[-1]["step"] != trial.config.train.steps:

@@ -10,15 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.dataset.manifest import Manifest
-from scripts.report.run import load_run
-from scripts.train.config import Config
-from scripts.train.options import NO_SETTINGS, fill, load, read
+from scripts.train.config import Config, flat
+from scripts.train.options import NO_SETTINGS, fill, load_toml, without_idle
+from scripts.train.record import is_run, read_run
 
 # What no arm may set, since every run is given it by the comparison.
-GIVEN = {
-    "data": ("path",),
-    "train": ("learning_rate", "min_learning_rate", "seed", "resume"),
-}
+GIVEN = {"out", "data.path", "train.learning_rate", "train.min_learning_rate", "train.seed", "train.resume"}
 # What may differ in a run that is there already: nothing here touches what is measured. (A resumed run of its own may
 # be given more steps or other evaluations; one of a comparison would no longer be comparable.)
 MAY_DIFFER = {
@@ -80,7 +77,7 @@ class Study:
             learning_rate=learning_rate,
             min_learning_rate=float(f"{lowest:.12g}"),
             seed=seed,
-            resume=False,
+            resume="no",
         )
         out = self.out / arm / f"lr-{scientific(learning_rate)}-seed-{seed}"
         return Trial(arm, learning_rate, seed, dataclasses.replace(config, train=train, out=str(out)))
@@ -99,7 +96,7 @@ class Study:
                 )
         manifest = Manifest.load(self.arms[self.reference].data.dataset())
         for trial in self.trials():
-            if (trial.folder / "config.toml").exists():
+            if is_run(trial.folder):
                 _refuse_other(trial, {"manifest_sha256": manifest.sha256, "world_size": self.ranks})
 
 
@@ -112,7 +109,7 @@ def read_study(
     path: Path, out: Path, names: Sequence[str] = (), seeds: Sequence[int] = (0,), data_path: str = "", ranks: int = 1
 ) -> Study:
     """The study of a file: a run's configuration with a table [compare] and tables [arms.NAME] of overrides."""
-    table = load(path)
+    table = load_toml(path)
     tables = {name: table.pop(name, {}) for name in NO_SETTINGS}
     base = fill(Config(), table, str(path))
     base = dataclasses.replace(base, data=dataclasses.replace(base.data, path=data_path or base.data.path))
@@ -129,27 +126,27 @@ def read_study(
         raise ValueError("--seeds names none: give at least one")
     if ranks < 1:
         raise ValueError(f"--ranks must be at least 1, not {ranks}")
-    filled = {name: _arm(base, name, overrides, path) for name, overrides in arms.items()}
+    filled = {name: _arm(base, flat(table), name, overrides, path) for name, overrides in arms.items()}
     chosen = {name: filled[name] for name in names or filled}
     return Study(path, chosen, _learning_rates(tables["compare"], path), tuple(seeds), out, ranks)
 
 
-def _arm(base: Config, name: str, overrides: dict, path: Path) -> Config:
+def _arm(base: Config, base_keys: dict, name: str, overrides: dict, path: Path) -> Config:
+    """The arm's overrides over the base, as those of a second file; what the arm's method does not read of the base is
+    left out, while all that the arm gives has to do something."""
     where = f"[arms.{name}] of {path}"
     if not _ARM.fullmatch(name):
         raise ValueError(f"arms.{name} in {path}: an arm's name is at most 24 letters, digits, dots, - and _")
     if not isinstance(overrides, dict):
         raise ValueError(f"arms.{name} in {path} must be a table, {where}")
-    given = [
-        f"{section}.{key}"
-        for section, keys in GIVEN.items()
-        for key in keys
-        if isinstance(overrides.get(section), dict) and key in overrides[section]
-    ]
-    given += ["out"] * ("out" in overrides)
-    if given:
+    keys = flat(overrides)
+    if given := [key for key in keys if key in GIVEN]:
         raise ValueError(f"{where} sets {given[0]}, which the comparison gives to every run")
-    return fill(base, overrides, where)
+    config = fill(base, overrides, where)
+    try:
+        return without_idle(config, {"the file": base_keys}, frozenset(keys), "the arm")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _learning_rates(table: dict, path: Path) -> tuple[float, ...]:
@@ -167,8 +164,9 @@ def _learning_rates(table: dict, path: Path) -> tuple[float, ...]:
 
 
 def _refuse_other(trial: Trial, run: dict) -> None:
-    differing = trial.config.differences(read(trial.folder / "config.toml").as_dict(), MAY_DIFFER)
-    saved = load_run(trial.folder).config.get("run", {})
-    differing += [f"{key} was {saved.get(key)}, is {value}" for key, value in run.items() if saved.get(key) != value]
+    saved = read_run(trial.folder)
+    differing = trial.config.differences(saved.settings.as_dict(), MAY_DIFFER)
+    facts = saved.facts
+    differing += [f"{key} was {facts.get(key)}, is {value}" for key, value in run.items() if facts.get(key) != value]
     if differing:
         raise ValueError(f"{trial.folder} is a run with other settings, choose another --out: {'; '.join(differing)}")

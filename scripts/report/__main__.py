@@ -25,9 +25,10 @@ from rich.text import Text
 
 from scripts.report import questions
 from scripts.report.format import WIDTH, Answer, as_csv, as_json, print_answers, printable
+from scripts.report.open_run import OpenRun
 from scripts.report.plot import plot
-from scripts.report.questions import PLAIN
-from scripts.report.run import Run, Study
+from scripts.report.questions import BY_NAME
+from scripts.train.record import RunRecord
 
 Question = Literal["samples", "documents", "sources", "time", "early-late", "returning", "bias", "gaps", "predictor"]
 
@@ -41,7 +42,8 @@ class Options:
     ask: Question | None = None
     """A question to the whole log."""
     order: str | None = None
-    """Column that --ask samples (default: contribution) and documents (default: mean_score) are ordered by."""
+    """Column that --ask samples (default: contribution, where it is known) and documents (default: mean_score) are
+    ordered by."""
     lowest: bool = False
     """Lowest first."""
     top: int = 10
@@ -80,36 +82,36 @@ class Options:
             raise ValueError("--order and --lowest belong to --ask samples and --ask documents")
 
 
-def answer(study: Study, options: Options) -> list[Answer]:
+def answer(run: OpenRun, options: Options) -> list[Answer]:
     """The answers to what was asked."""
     if options.sample is not None:
-        return questions.sample(study, options.sample)
+        return questions.sample(run, options.sample)
     if options.document is not None:
-        return questions.document(study, options.document)
+        return questions.document(run, options.document)
     if options.source is not None:
-        return questions.source(study, options.source, options.top)
+        return questions.source(run, options.source, options.top)
     if options.step is not None:
-        return questions.step(study, options.step)
+        return questions.step(run, options.step)
     if options.against is not None:
-        with Study.open(options.against, options.data) as other:
-            study.run.problems += [f"{other.run.name}: {problem}" for problem in other.run.problems]
-            return questions.against(study, other)
+        with OpenRun.open(options.against, options.data) as other:
+            run.record.problems += [f"{other.name}: {problem}" for problem in other.record.problems]
+            return questions.against(run, other)
     if options.ask == "samples":
-        return questions.samples(study, options.order or "contribution", options.lowest, options.top)
+        return questions.samples(run, options.order, options.lowest, options.top)
     if options.ask == "documents":
-        return questions.documents(study, options.order or "mean_score", options.lowest, options.top)
+        return questions.documents(run, options.order or "mean_score", options.lowest, options.top)
     if options.ask:
-        return PLAIN[options.ask](study)
-    return questions.overview(study, options.top)
+        return BY_NAME[options.ask](run)
+    return questions.overview(run, options.top)
 
 
-def show_curves(run: Run, console: Console) -> None:
+def show_curves(record: RunRecord, console: Console) -> None:
     """Loss over steps and over seconds, side by side."""
     marks = {"v": "val_loss", "t": "test_loss"}
     plots = [
         plot(
-            [(line[axis], line["train_loss"]) for line in run.training],
-            {letter: [(line[axis], line[name]) for line in run.evaluations] for letter, name in marks.items()},
+            [(line[axis], line["train_loss"]) for line in record.training],
+            {letter: [(line[axis], line[name]) for line in record.evaluations] for letter, name in marks.items()},
             width=WIDTH // 2 - 1,
             height=12,
             label=axis,
@@ -125,15 +127,15 @@ def show_curves(run: Run, console: Console) -> None:
 def report(options: Options) -> None:
     """Answer on standard output; what is missing or damaged is told on standard error."""
     options.check()
-    with Study.open(options.run, options.data) as study:
+    with OpenRun.open(options.run, options.data) as run:
         if options.html:
             from scripts.report.html import write_page  # here: matplotlib is slow to load
 
-            path = write_page(study)
+            path = write_page(run)
             answers = []
         else:
-            answers = answer(study, options)
-        for problem in study.run.problems:
+            answers = answer(run, options)
+        for problem in run.record.problems:
             print(f"note: {printable(problem)}", file=sys.stderr)
         if options.html:
             print(path)
@@ -144,7 +146,7 @@ def report(options: Options) -> None:
         else:
             console = Console(width=WIDTH, highlight=False, markup=False, emoji=False)
             if answers[0].name == "numbers":
-                show_curves(study.run, console)
+                show_curves(run.record, console)
             print_answers(answers, console)
 
 

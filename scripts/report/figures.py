@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from scripts.report.format import printable
-from scripts.report.run import Run
+from scripts.train.record import RunRecord
 from selection.prefilters.judge import WINDOW
 
 # Okabe and Ito's palette without its yellow and black, which vanish on white and on dark paper.
@@ -18,7 +18,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 OTHER = "#888888"
 _LABEL = 18  # characters of a source's name in a legend
 _INK = "#010203"  # stands for the page's text colour in the SVG
-PLAIN = {
+PLOT_STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -27,7 +27,7 @@ PLAIN = {
     "grid.alpha": 0.2,
     "legend.frameon": False,
 }
-_STYLE = PLAIN | {
+_STYLE = PLOT_STYLE | {
     "svg.fonttype": "none",  # text stays text: it takes the page's font, and can be searched
     "svg.hashsalt": "report",
     "text.parse_math": False,  # a source named $x$ is a name
@@ -38,13 +38,13 @@ _STYLE = PLAIN | {
 
 
 @matplotlib.rc_context(_STYLE)
-def loss(run: Run, axis: str) -> str:
+def loss(record: RunRecord, axis: str) -> str:
     """Training, val and test loss against `axis`, step or seconds."""
     figure, axes = _figure()
-    points = [(line[axis], line["train_loss"]) for line in run.training]
+    points = [(line[axis], line["train_loss"]) for line in record.training]
     axes.plot(*_columns(points), color=OTHER, linewidth=0.8, label="train (picks only)")
     for name, colour, marker in (("val_loss", COLOURS[0], "o"), ("test_loss", COLOURS[3], "s")):
-        points = [(line[axis], line[name]) for line in run.evaluations]
+        points = [(line[axis], line[name]) for line in record.evaluations]
         axes.plot(*_columns(points), color=colour, marker=marker, markersize=3.5, label=name.replace("_loss", ""))
     axes.set(xlabel={"step": "step", "seconds": "seconds of training"}[axis], ylabel="loss (nats per token)")
     axes.legend()
@@ -84,7 +84,7 @@ def stream(trends: pa.Table, sources: pa.Table, value: str) -> str:
 
 
 @matplotlib.rc_context(_STYLE)
-def histogram(bins: pa.Table) -> str:
+def histogram(bins: pa.Table, xlabel: str) -> str:
     """Scores of picked and rejected candidates, as outlines over the same bins."""
     figure, axes = _figure()
     rows = bins.to_pylist()
@@ -96,16 +96,17 @@ def histogram(bins: pa.Table) -> str:
         counts = [found.get(i, 0) for i in range(places[-1] + 1)]
         axes.stairs(counts, edges, color=colour, linestyle=dashes, linewidth=1.5, label=name)
         axes.stairs(counts, edges, color=colour, fill=True, alpha=0.15)
-    axes.set(xlabel="first-order score (ends: and beyond)", ylabel="candidates")
+    axes.set(xlabel=f"{xlabel} (ends: and beyond)", ylabel="candidates")
     axes.legend()
     return _svg(figure)
 
 
 @matplotlib.rc_context(_STYLE)
-def predictions(correlations: pa.Table, means: list[tuple], off: list[tuple]) -> str:
-    """Correlations of scored steps as dots, their running mean, and shades where the prefilter was off."""
+def correlations(by_step: pa.Table, means: list[tuple], off: list[tuple]) -> str:
+    """Correlations of predictions and scores: scored steps as dots, their running mean, and shades where the prefilter
+    was off."""
     figure, axes = _figure()
-    steps, values = (correlations[name].to_pylist() for name in ("step", "correlation"))
+    steps, values = (by_step[name].to_pylist() for name in ("step", "correlation"))
     axes.axhline(0, color=OTHER, linewidth=0.8)
     axes.plot(steps, values, color=OTHER, marker=".", markersize=3, linestyle="", label="one scored step")
     axes.plot(*_columns(means), color=COLOURS[0], linewidth=1.5, label=f"mean of the last {WINDOW}")

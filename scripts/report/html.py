@@ -9,10 +9,9 @@ from markupsafe import Markup
 from pipeline.atomic import write_whole
 from scripts.report import figures, questions
 from scripts.report.format import Answer, cell, printable
-from scripts.report.predictor import off_periods, off_steps, running_mean
-from scripts.report.run import Study
-from selection.attribution import foresight as predictions
-from selection.attribution import totals, trends
+from scripts.report.open_run import OpenRun
+from scripts.report.prefilter import off_periods, off_steps, running_mean
+from selection.attribution import foresight, totals, trends
 
 TOP = 10  # documents at either end
 WINDOWS = 20  # stretches of steps in the figures over time
@@ -32,7 +31,7 @@ class Picture:
     svg: Markup
 
 
-def write_page(study: Study) -> Path:
+def write_page(run: OpenRun) -> Path:
     """Write `<run>/report.html` and return its path."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -42,54 +41,54 @@ def write_page(study: Study) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"printable": printable, "cell": cell}
-    page = environment.get_template("report.html.j2").render(**_contents(study))
-    path = study.run.folder / "report.html"
+    page = environment.get_template("report.html.j2").render(**_contents(run))
+    path = run.record.folder / "report.html"
     write_whole(path, page)
     return path
 
 
-def _contents(study: Study) -> dict:
-    overview = {answer.name: answer for answer in questions.overview(study, TOP)}
+def _contents(run: OpenRun) -> dict:
+    overview = {answer.name: answer for answer in questions.overview(run, TOP)}
     numbers = overview.pop("numbers")
     documents = [overview.pop(name) for name in ("highest_documents", "lowest_documents") if name in overview]
     tables = list(overview.values())
-    if study.log.knows_documents:
-        tables += questions.early_late(study)
-    tables += questions.returning(study)
+    if run.log.knows_documents:
+        tables += questions.early_late(run)
+    tables += questions.returning(run)
     return {
-        "run": study.run,
+        "run": run.record,
         "numbers": numbers,
-        "pictures": _pictures(study),
+        "pictures": _pictures(run),
         "tables": [table for table in tables if table.table.num_rows],
         "documents": [(answer, answer.table.to_pylist()) for answer in documents],
         "rows": _rows,
-        "config": (study.run.folder / "config.toml").read_text(),
+        "config": (run.record.folder / "config.toml").read_text(),
     }
 
 
-def _pictures(study: Study) -> list[Picture]:
+def _pictures(run: OpenRun) -> list[Picture]:
     found = []
 
     def add(caption: str, svg: str) -> None:
         found.append(Picture(caption, Markup(svg)))
 
-    if study.run.training:
-        add("Loss against steps", figures.loss(study.run, "step"))
-        add("Loss against seconds of training", figures.loss(study.run, "seconds"))
-    if study.log.knows_documents:
-        over_time, sources = trends.over_time(study.log, WINDOWS), totals.sources(study.log)
+    if run.record.training:
+        add("Loss against steps", figures.loss(run.record, "step"))
+        add("Loss against seconds of training", figures.loss(run.record, "seconds"))
+    if run.log.knows_documents:
+        over_time, sources = trends.over_time(run.log, WINDOWS), totals.sources(run.log)
         add("What was trained on, by source", figures.stream(over_time, sources, "picked"))
         add("Pick rate by source", figures.stream(over_time, sources, "pick_rate"))
-    if study.run.has_prefilter:
-        correlations = predictions.correlations(study.log)
-        off = off_periods(off_steps(study.run)[0])
+    if run.selection.prefilter:
+        correlations = foresight.correlations(run.log)
+        off = off_periods(off_steps(run.record)[0])
         if correlations.num_rows:
-            svg = figures.predictions(correlations, running_mean(correlations), off)
+            svg = figures.correlations(correlations, running_mean(correlations), off)
             add("Correlation of predictions and scores", svg)
-    scores = totals.score_histogram(study.log)
+    scores = totals.score_histogram(run.log)
     if scores.num_rows:
-        add("First-order scores of picked and rejected candidates", figures.histogram(scores))
-    for answer in questions.biases(study):
+        add("Scores of picked and rejected candidates", figures.histogram(scores, run.method.ranks_by))
+    for answer in questions.biases(run):
         add(answer.title, figures.bias(answer.table, _FEATURES[answer.name]))
     return found
 

@@ -1,9 +1,9 @@
 """Which n-grams a prefilter likes, read from its newest checkpoint and shown as text.
 
-A prefilter keeps one weight for each bucket of hashed n-grams (selection/predictor.py), not the n-grams. So the text
-is gone over again, a bounded number of training samples, to see which n-grams fall where. One that shares its bucket
-has the weight of all that is in it: those that are less than half of it are left out. They are ordered by weight, which
-is what a prediction is the mean of; weight times the root of the count would list little but punctuation.
+A prefilter keeps one weight for each bucket of hashed n-grams (selection/prefilters/predictor.py), not the n-grams. So
+the text is gone over again, a bounded number of training samples, to see which n-grams fall where. One that shares its
+bucket has the weight of all that is in it: those that are less than half of it are left out. They are ordered by
+weight, which is what a prediction is the mean of; weight times the root of the count would list little but punctuation.
 """
 
 import numpy as np
@@ -13,18 +13,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from model import checkpoint
 from scripts.report.format import visible
-from scripts.report.run import Run, Texts
+from scripts.report.texts import Texts
+from scripts.train.record import RunRecord
 from selection.prefilters.ngrams import BUCKETS, ngram_features
 
 LEAST_COUNT = 20  # in the samples gone over: what comes less often is mostly names and halves of letters
 
 
-def newest_weights(run: Run) -> tuple[int, np.ndarray] | None:
+def newest_weights(record: RunRecord) -> tuple[int, np.ndarray] | None:
     """The step and the weights [BUCKETS] of the newest checkpoint.
 
-    None where there is none or, with a sentence in `run.problems`, where it cannot be read.
+    None where there is none or, with a sentence in `record.problems`, where it cannot be read.
     """
-    newest = checkpoint.latest(run.folder / "checkpoints")
+    newest = checkpoint.latest(record.folder / "checkpoints")
     if newest is None:
         return None
     weights = torch.empty(BUCKETS)
@@ -32,7 +33,7 @@ def newest_weights(run: Run) -> tuple[int, np.ndarray] | None:
         checkpoint.read_tensors(newest, {"prefilter.weights": weights})
         return checkpoint.read_state(newest)["step"], weights.numpy()
     except (ValueError, OSError) as error:  # a run still going may have removed it
-        run.problems.append(f"no n-grams: {error}")
+        record.problems.append(f"no n-grams: {error}")
         return None
 
 

@@ -4,25 +4,29 @@
         --data.path data/demo --out runs/demo
     python -m scripts.train --config scripts/configs/demo.toml --data.path data/demo --out runs/one-process
     ... --selection.method regular            # the same run without selection
-    ... --train.resume                        # goes on from the newest checkpoint of --out, with the same settings
-                                              # (scripts/train/config.py lists under MAY_CHANGE those that may differ)
+    ... --config scripts/configs/demo.toml scripts/configs/selection/exact.toml    # the last file wins
+    ... --train.resume yes                    # goes on from the newest checkpoint of --out, with the same settings
+                                              # (scripts/train/config.py lists under MAY_CHANGE those that may differ);
+                                              # `auto` begins where there is no run yet
     python -m scripts.train --help            # every option
 
 A step is G groups, dealt to the ranks. Of a group's N candidates the k picks are those whose gradients lower the
-loss on the step's fresh target samples most; all G k picks make one AdamW update. With `selection.every` above 1 the
-steps between are not scored: a prefilter that learns from the scores picks from all that are drawn.
+loss on the step's fresh target samples most; all G k picks make one AdamW update. With
+`selection.amortise.every` above 1 the steps between are not scored: a prefilter that learns from the scores picks
+from all that are drawn.
 """
 
-import sys
+from contextlib import suppress
 
 from rich.console import Console
 
 from model.world import World
-from scripts.train.ending import StopSignal, report
+from scripts.train.ending import StopSignal, leave_process, say_what_ended
 from scripts.train.loop import train
 from scripts.train.options import parse
 from scripts.train.run import Run
 from scripts.train.run_folder import RunFolder
+from selection.log.reader import first_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,12 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     SIGTERM and SIGINT end it after the step at hand, with a checkpoint and exit code 0.
     """
     console = Console()
-    world, stop = None, StopSignal()
+    world, run, stop = None, None, StopSignal()
     try:
         config = parse(arguments)
         config.check()
         RunFolder(config.out).check(config.train.resume)
-        world = World.join()
+        world = World.join(config.train.device)
         run = Run(config, world)
         if world.leads:
             parameters = sum(p.numel() for p in run.model.parameters())
@@ -47,12 +51,18 @@ def main(arguments: list[str] | None = None) -> int:
             )
         with run.stop as stop:
             train(run, console)
-        if world.leads and run.step < config.train.steps:
+        if world.leads and run.step >= config.train.steps:
+            run.folder.end("finished", run.step)
+        elif world.leads:
             name = stop.name or "a signal to another rank"
+            run.folder.end("stopped", run.step, name)
             print(f"stopped by {name} after {run.step} of {config.train.steps} steps, with a checkpoint: go on with")
-            print("the same command and --train.resume")
+            print("the same command" + " and --train.resume yes" * (config.train.resume == "no"))
     except Exception as error:
-        code = report(error, world.rank if world else 0, world.size if world else 1, stop)
+        if run and world.leads:
+            with suppress(OSError):  # the disk may be what failed
+                run.folder.end("failed", run.step, first_line(error))
+        code = say_what_ended(error, world.rank if world else 0, world.size if world else 1, stop)
         if world and world.size == 1:
             world.leave()
         return code  # with other ranks, leaving would wait for them
@@ -61,4 +71,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_process(main())

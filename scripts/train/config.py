@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pipeline.dataset.remote import Mirror, is_remote
-from selection.methods.registry import METHODS
-from selection.prefilters.cascade import PREFILTERS
+from selection.settings import Selection
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ class Train:
     """AdamW's decoupled decay of matrices and embeddings."""
     grad_clip: float = 1.0
     """Largest global gradient norm; 0 for no limit."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: GPUs where every rank has one of its own, else the CPU. A run may be resumed on another device."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Precision of the passes; parameters and gradients stay in float32 (float64 for float64)."""
     seed: int = 0
@@ -70,44 +71,8 @@ class Train:
     """Steps between checkpoints; the last step always makes one."""
     keep_checkpoints: int = 2
     """Checkpoints kept, counted from the newest."""
-    resume: bool = False
-    """Go on from the newest checkpoint in the run folder."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    method: Literal[tuple(METHODS)] = "greats"  # type: ignore[valid-type]
-    """How the picks are chosen; `regular` draws `picks` candidates a group and trains on all of them."""
-    candidates: int = 16
-    """N: candidates scored per group."""
-    picks: int = 8
-    """k: picks per group."""
-    validation: int = 16
-    """m: fresh target samples per step that make the direction, over all ranks."""
-    rank: int = 0
-    """r: the direction's matrices are reduced to rank r for cheaper scores; 0 keeps them exact."""
-    decay: float = 0.0
-    """Of the direction's running average over steps; 0 uses this step's target samples alone."""
-    scored: Literal["all", "blocks"] = "all"
-    """Parameters that count in the scores; `blocks` leaves embeddings and output head out."""
-    prefix: int = 0
-    """Tokens of a candidate that are scored, the picks then being trained on whole; 0 scores all."""
-    curvature: float = 1.0
-    """c: how much two alike picks count against each other in the greedy rule; 0 makes it top-k."""
-    sketch: int = 0
-    """s: the greedy rule's gram from s x s random projections of each weight's gradient; 0 is exact."""
-    preconditioner: Literal["none", "adam"] = "none"
-    """`adam` scores the step AdamW takes, by its second moments; the gram stays one of raw gradients."""
-    every: int = 1
-    """S: every S-th step is scored; on those between, the prefilter chooses the picks, without scores."""
-    drawn: int = 0
-    """Candidates drawn a group, of which the prefilter leaves N to be scored, or k to be trained on; 0 draws N."""
-    prefilter: Literal[("none", *PREFILTERS)] = "none"  # type: ignore[valid-type]
-    """Chooses among all drawn by n-grams: `predictor` learns from the scores, `importance` compares with the target."""
-    explore: float = 0.25
-    """Share of a group's N scored candidates that is drawn at random instead of chosen by the prefilter."""
-    targets: int = 0
-    """Samples of split `target` that are used in all; 0 uses every one."""
+    resume: Literal["no", "yes", "auto"] = "no"
+    """`yes` goes on from the newest checkpoint in the run folder, `auto` begins a run or goes on with it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +88,7 @@ class Config:
 
     def check(self) -> None:
         """ValueError for values that do not fit together, before anything is opened or written."""
-        train, selection = self.train, self.selection
+        train = self.train
         world_size = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's
         if not self.data.path:
             raise ValueError("data.path is missing: give the dataset folder, as in --data.path data/demo")
@@ -136,65 +101,35 @@ class Config:
             "train.eval_samples": train.eval_samples,
             "train.checkpoint_every": train.checkpoint_every,
             "train.keep_checkpoints": train.keep_checkpoints,
-            "selection.picks": selection.picks,
-            "selection.validation": selection.validation,
-            "selection.every": selection.every,
         }
         for key, value in at_least_one.items():
             if value < 1:
                 raise ValueError(f"{key} must be at least 1, not {value}")
-        for key in ("rank", "prefix", "sketch", "drawn", "targets"):
-            if getattr(selection, key) < 0:
-                raise ValueError(f"selection.{key} must be at least 0, not {getattr(selection, key)}")
-        if not 0 <= selection.decay < 1:
-            raise ValueError(f"selection.decay must be at least 0 and below 1, not {selection.decay}")
-        if METHODS[selection.method].scores and selection.picks > selection.candidates:
-            raise ValueError(
-                f"selection.picks ({selection.picks}) cannot exceed selection.candidates ({selection.candidates})"
-            )
-        self._check_prefilter()
+        self.selection.check()
         if train.groups % world_size:
             raise ValueError(f"train.groups ({train.groups}) must be a multiple of the number of ranks ({world_size})")
-
-    def _check_prefilter(self) -> None:
-        selection, scores = self.selection, METHODS[self.selection.method].scores
-        if not 0 <= selection.explore <= 1:
-            raise ValueError(f"selection.explore must be from 0 to 1, not {selection.explore}")
-        if selection.prefilter == "none" and selection.drawn:
-            raise ValueError(
-                f"selection.drawn ({selection.drawn}) needs a selection.prefilter that chooses among them: "
-                f"{' or '.join(PREFILTERS)}"
-            )
-        if selection.prefilter == "predictor" and not scores:
-            raise ValueError(
-                f"selection.prefilter predictor learns from scores, which method {selection.method} has none of: "
-                "choose another method, or the prefilter importance"
-            )
-        least = max(selection.candidates, selection.picks) if scores else selection.picks
-        if 0 < selection.drawn < least:
-            raise ValueError(f"selection.drawn ({selection.drawn}) must be at least {least}, the number to be chosen")
 
     def as_dict(self) -> dict:
         """The sections as plain values."""
         return dataclasses.asdict(self)
 
-    def differences(self, saved: dict, may_change: Collection[str] | None = None) -> list[str]:
+    def differences(self, saved: dict, may_change: Set[str] | None = None) -> list[str]:
         """What differs from `saved` and may not (by default, in a run that is resumed), as 'key was A, is B'."""
         may_change = MAY_CHANGE if may_change is None else may_change
-        found = []
-        for section, values in self.as_dict().items():
-            for key, value in values.items() if isinstance(values, dict) else ():
-                name = f"{section}.{key}"
-                before = saved.get(section, {}).get(key)
-                if name not in may_change and before != value:
-                    found.append(f"{name} was {before}, is {value}")
-        return found
+        now, before = flat(self.as_dict()), flat(saved)
+        return [
+            f"{name} was {before.get(name)}, is {value}"
+            for name, value in now.items()
+            if name not in may_change | {"out"} and before.get(name) != value
+        ]
 
-    @property
-    def drawn(self) -> int:
-        """Candidates drawn per group and step."""
-        chosen = self.selection
-        return chosen.drawn or (chosen.candidates if METHODS[chosen.method].scores else chosen.picks)
+
+def flat(table: dict, prefix: str = "") -> dict:
+    """Nested tables as one, by dotted names."""
+    found = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 # What a resumed run may change: nothing here touches the candidates, the picks or the updates of the steps done.
@@ -205,6 +140,7 @@ MAY_CHANGE = {
     "data.cache",
     "data.cache_gb",
     "data.pipe",
+    "train.device",  # the steps to come are rounded as the other device does it
     "train.steps",
     "train.eval_every",
     "train.eval_samples",

@@ -1,10 +1,13 @@
-"""How a run ends before its last step: asked to by a signal, or because this rank or another one failed."""
+"""How a run ends: asked to by a signal, because this rank or another one failed, or done; and how its process does."""
 
+import atexit
+import os
 import signal
 import sys
 import threading
 import time
 import traceback
+from typing import NoReturn
 
 import torch.distributed as dist
 
@@ -38,7 +41,7 @@ class StopSignal:
         self.name = self.name or signal.Signals(number).name
 
 
-def report(error: Exception, rank: int, size: int, stop: StopSignal) -> int:
+def say_what_ended(error: Exception, rank: int, size: int, stop: StopSignal) -> int:
     """Says on standard error what ended the run; returns the exit code, 2 for bad input and files, else 1.
 
     ValueError and OSError are told in a sentence, others with their traceback. Where every rank may have met the same
@@ -59,3 +62,21 @@ def report(error: Exception, rank: int, size: int, stop: StopSignal) -> int:
 def _lost_peer(error: Exception) -> bool:
     """Whether a collective failed because another rank went away."""
     return isinstance(error, dist.DistBackendError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def leave_process(code: int) -> NoReturn:
+    """Ends the process with `code`, its output whole, and without taking the interpreter apart.
+
+    A thread of gloo may still hold the tensors of the last collective. Letting go of them takes Python's lock, and a
+    thread that asks for it while the interpreter is finalized is ended by force, which aborts the process:
+    "terminate called without an active exception". destroy_process_group does not wait for that thread, and there is
+    no call that does (pytorch issues 190489 and 179291). What finalizing would do for us is done here: what was
+    registered to run at exit (multiprocessing ends its children there), and flushing.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # a pipe whose reader has gone, or a closed stream: nobody is there to read it
+            code = code or 1
+    os._exit(code)

@@ -4,43 +4,80 @@ import dataclasses
 import json
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from scripts.train.config import Config
+from scripts.train.config import Config, flat
+from selection.settings import unread, why_unread, without_unread
 
 # Tables of a config file that set nothing: a run's own facts, and what scripts.compare reads.
 NO_SETTINGS = ("run", "compare", "arms")
 
 
 def parse(arguments: list[str] | None = None) -> Config:
-    """Defaults, then the file named by --config, then the other options.
+    """Defaults, then the files named by --config, the last of which wins, then the other options.
 
-    ValueError names an unknown key of the file or a value of the wrong type; a wrong option ends the process with
-    exit code 2 and a sentence, as tyro does it.
+    ValueError names an unknown key of a file, a value of the wrong type, or one that does nothing; a wrong option ends
+    the process with exit code 2 and a sentence, as tyro does it.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    default = Config()
-    if "--config" in arguments:
+    files = []
+    while "--config" in arguments:
         position = arguments.index("--config")
-        if position + 1 == len(arguments):
+        end = next((i for i in range(position + 1, len(arguments)) if arguments[i].startswith("-")), len(arguments))
+        if end == position + 1:
             raise ValueError("--config needs the path of a TOML file")
-        default = read(Path(arguments[position + 1]))
-        del arguments[position : position + 2]
-    return tyro.cli(Config, args=arguments, default=default, prog="scripts.train [--config FILE.toml]")
+        files += map(Path, arguments[position + 1 : end])
+        del arguments[position:end]
+    config, tables = read_files(files)
+    config = tyro.cli(Config, args=arguments, default=config, prog="scripts.train [--config FILE.toml ...]")
+    flags = (argument.partition("=")[0].removeprefix("--").replace("-", "_") for argument in arguments)
+    return without_idle(config, tables, frozenset(flags), "the command line")
 
 
-def read(path: Path) -> Config:
+def read_config(path: Path) -> Config:
     """A Config from a TOML file; keys that are not given keep their defaults, what is no setting is skipped."""
-    table = load(path)
-    for name in NO_SETTINGS:
-        table.pop(name, None)
-    return fill(Config(), table, str(path))
+    config, tables = read_files([path])
+    return without_idle(config, tables)
 
 
-def load(path: Path) -> dict:
+def read_files(paths: Sequence[Path]) -> tuple[Config, dict[str, dict]]:
+    """The files' values over the defaults, the last file's over the others'; and what each file gives, by its name."""
+    config, tables = Config(), {}
+    for path in paths:
+        table = load_toml(path)
+        for name in NO_SETTINGS:
+            table.pop(name, None)
+        config = fill(config, table, str(path))
+        tables[str(path)] = flat(table)
+    return config, tables
+
+
+def without_idle(
+    config: Config, tables: dict[str, dict], strict: frozenset[str] = frozenset(), where: str = ""
+) -> Config:
+    """The configuration without the values of `selection` that its method does not read.
+
+    tables: the keys that each file gives, in the order of the files; strict: those that were given `where`, beside
+    which nothing idle may be. ValueError names a value that was given there, or by the last file that gives it where
+    that file names this very method: it was meant for it. Another method's values are of no concern.
+    """
+    chosen = config.selection
+    for key, value in unread(chosen).items():
+        name = f"selection.{key}"
+        source = next((file for file in reversed(tables) if name in tables[file]), "")
+        if name in strict:
+            source = where
+        elif not source or tables[source].get("selection.method") != chosen.method:
+            continue
+        raise ValueError(f"{name} = {json.dumps(value)} of {source} does nothing: {why_unread(chosen, key)}")
+    return dataclasses.replace(config, selection=without_unread(chosen))
+
+
+def load_toml(path: Path) -> dict:
     """The tables of a TOML file."""
     try:
         return tomllib.loads(path.read_text())
@@ -83,8 +120,13 @@ def _check_choice(section: Any, key: str, value: Any, name: str, where: str) -> 
 
 def to_toml(config: Config, run: dict[str, str | int]) -> str:
     """The whole configuration, and a [run] table of facts about the run, as TOML."""
-    sections = config.as_dict()
-    lines = [f"out = {json.dumps(sections.pop('out'))}"]
-    for name, table in {**sections, "run": run}.items():
-        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
-    return "\n".join(lines) + "\n"
+    return "\n".join(_lines({**config.as_dict(), "run": run})) + "\n"
+
+
+def _lines(table: dict, name: str = "") -> list[str]:
+    values = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    lines = [*(["", f"[{name}]"] if name else []), *values] if values else []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += _lines(value, f"{name}.{key}".lstrip("."))
+    return lines

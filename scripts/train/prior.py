@@ -4,8 +4,9 @@ import numpy as np
 
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader
-from selection.prefilters.cascade import PREFILTERS, Prefilter
+from selection.prefilters.cascade import Prefilter
 from selection.prefilters.ngrams import ngram_features
+from selection.prefilters.registry import PREFILTERS
 
 # Samples of each at most: what counting them takes is then seconds, whatever the dataset.
 MOST = 4096

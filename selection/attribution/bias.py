@@ -6,7 +6,7 @@ that the choice is blind to the feature.
 
 import pyarrow as pa
 
-from selection.attribution.open_log import OpenLog
+from .open_log import OpenLog
 
 FEATURES = ("length", "position", "rarity", "loss")
 BINS = 10
@@ -17,9 +17,11 @@ ROWS_FOR_QUANTILES = 200_000
 _FEATURED = """
     SELECT sample_id, share, rarity, length::FLOAT AS length, ("first" / length)::FLOAT AS position
     FROM spans JOIN (SELECT document, max("last") AS length FROM spans GROUP BY document) USING (document)"""
-_VALUES = """(
+# Whose loss can be compared: where scores are the predictions themselves, the model has seen nothing but the picks.
+_COMPARED = "is_scored AND NOT by_prediction AND isfinite(loss)"
+_VALUES = f"""(
     SELECT coalesce(share, 1) AS share, is_pick, score, step, sample_id, length, position, rarity,
-        CASE WHEN is_scored AND isfinite(loss) THEN loss END AS loss
+        CASE WHEN {_COMPARED} THEN loss END AS loss
     FROM candidates LEFT JOIN featured USING (sample_id))"""
 
 
@@ -33,7 +35,8 @@ def bias(log: OpenLog) -> pa.Table:
     of the sample. Candidates for which a feature is unknown are left out of its bins.
 
     The first three are known of all that were drawn, so theirs are pick rates of prefilter and scores together. The
-    bins of `loss` hold what was scored: of the others only those trained on have a loss, whose rate would be 1.
+    bins of `loss` hold what the model measured to score it: of the others only those trained on have a loss, whose rate
+    would be 1. (So there are none for regular and importance, and those of maxloss show its own rule.)
     """
     with log.temporary("featured", _FEATURED):
         limits = _limits(log)
@@ -67,10 +70,10 @@ def _limits(log: OpenLog) -> dict[str, list[float]]:
     quantiles = log.ask(
         f"SELECT {', '.join(asked)} FROM {_VALUES} WHERE hash(step, sample_id) % {every} = 0"
     ).to_pylist()[0]
-    ends = log.ask("""
+    ends = log.ask(f"""
         SELECT [min(length), max(length)] AS length, [min(position), max(position)] AS position,
             [min(rarity), max(rarity)] AS rarity,
-            (SELECT [min(loss), max(loss)] FROM candidates WHERE is_scored AND isfinite(loss)) AS loss
+            (SELECT [min(loss), max(loss)] FROM candidates WHERE {_COMPARED}) AS loss
         FROM featured""").to_pylist()[0]
     return {
         feature: [*sorted({ends[feature][0], *quantiles[feature]}), ends[feature][1]]

@@ -1,7 +1,8 @@
 """How well a prefilter foresaw the scores, and what it made of what was drawn.
 
-A *scored* step is one in which any candidate was scored; in the steps *between*, the prefilter alone chose. The score
-is what the method ranks by: the first-order score or, where none was measured, the norm of the gradient.
+A *scored* step is one in which any candidate has a score; in the steps *between*, the prefilter alone chose. Where a
+method ranks by the predictions themselves (importance), all that was drawn is scored in every step in which they are
+trusted, and nothing was foreseen: such scores have no correlation here.
 
 Correlations are over what was scored, the shortlists: most of these the prefilter liked, so its predictions vary less
 there than over all that was drawn.
@@ -11,16 +12,14 @@ from collections.abc import Collection
 
 import pyarrow as pa
 
-from selection.attribution.open_log import OpenLog
-
-_MEASURED = "coalesce(first_order, self_norm)"
+from .open_log import OpenLog
 
 # Pearson's, as the judge takes it: within a group, then the mean over the groups of a step.
-_CORRELATIONS = f"""
+_CORRELATIONS = """
     SELECT step, count(*) AS groups, avg(within) AS correlation
     FROM (
-        SELECT step, corr(predicted::DOUBLE, {_MEASURED}::DOUBLE) AS within FROM rows_as_logged
-        WHERE isfinite({_MEASURED}) AND isfinite(predicted) GROUP BY step, "group")
+        SELECT step, corr(predicted::DOUBLE, score::DOUBLE) AS within FROM candidates
+        WHERE NOT by_prediction AND score IS NOT NULL AND isfinite(predicted) GROUP BY step, "group")
     WHERE isfinite(within) GROUP BY step"""
 
 _KIND = "CASE WHEN step_scored THEN 'scored' ELSE 'between' END AS kind, step IN (FROM off) AS is_off"
@@ -65,7 +64,7 @@ def outcomes(log: OpenLog, off: Collection[int] = ()) -> pa.Table:
         SELECT kind || CASE WHEN is_off THEN ', prefilter off' ELSE '' END AS steps,
             CASE WHEN is_pick THEN 'picked' WHEN is_scored THEN 'rejected' ELSE 'dropped' END AS outcome,
             count(*) AS candidates, count(*) / sum(count(*)) OVER (PARTITION BY steps) AS share,
-            avg(predicted) AS mean_predicted, avg(CASE WHEN isfinite({_MEASURED}) THEN {_MEASURED} END) AS mean_score
+            avg(predicted) AS mean_predicted, avg(score) AS mean_score
         FROM (SELECT *, {_KIND} FROM candidates) GROUP BY steps, outcome
         ORDER BY steps LIKE '%off', steps LIKE 'between%', outcome <> 'picked', outcome <> 'rejected'""")
 
@@ -89,7 +88,7 @@ def by_source(log: OpenLog, off: Collection[int] = ()) -> pa.Table:
             FROM (SELECT *, {_KIND} FROM candidates) JOIN spans USING (sample_id)
             WHERE NOT is_off GROUP BY source)
         SELECT source, offered / sum(offered) OVER () AS pool_share, totals.* EXCLUDE (source, offered)
-        FROM totals ORDER BY coalesce(between_pick_rate, shortlist_rate) DESC, source""")
+        FROM totals ORDER BY coalesce(between_pick_rate, shortlist_rate) DESC, scored_pick_rate DESC, source""")
 
 
 def _define_off(log: OpenLog, off: Collection[int]) -> None:

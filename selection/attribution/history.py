@@ -4,16 +4,17 @@ A candidate that was scored competed by its score with the others of its group t
 dropped it, or picked in a step between scored ones) competed by what was predicted for it with all of its group.
 
 **Margin** of a candidate: its score, or prediction, less the bar it had to clear. For one that was rejected or dropped
-the bar is the lowest among the picks (margin <= 0 under first-order selection: so much was missing); for a pick it is
-the highest among the others (so much it could have lost). Null without a score or prediction, without an other side,
-where picks were not those of the highest predictions (the prefilter was switched off), and for what was left out of a
-shortlist, where picks are by another measure, and the shortlist is partly drawn at random.
+the bar is the lowest among the picks (margin <= 0, so much was missing, wherever the highest scores are picked; greats
+also counts what picks take from each other); for a pick it is the highest among the others (so much it could have
+lost). Null without a score or prediction, without an other side, where picks were not those of the highest predictions
+(the prefilter was switched off), and for what was left out of a shortlist, where picks are by another measure, and the
+shortlist is partly drawn at random.
 """
 
 import pyarrow as pa
 
-from selection.attribution.open_log import OpenLog
-from selection.attribution.totals import TOTALS
+from .open_log import OpenLog
+from .totals import TOTALS
 
 # `lowest` and `highest` are those of the picks and of the others, among the scored or among the rest of the group.
 _RANKED = """

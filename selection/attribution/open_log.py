@@ -2,14 +2,17 @@
 
 `OpenLog` opens a log folder of any number of files as views of an in-process DuckDB, which streams them: memory
 stays within `MEMORY` whatever the number of rows. Every question is one function that returns a pyarrow table.
-`selection.trends` asks how scores and picks change with time, `selection.bias` what the choice favours,
-`selection.history` what happened to one sample or in one step, `selection.overlap` how two runs differ,
-`selection.predictions` how well a prefilter foresaw the scores.
+Beside this file stand `totals`, what it all adds up to; `trends`, how scores and picks change with time; `bias`, what
+the choice favours; `history`, what happened to one sample or in one step; `overlap`, how two runs differ; and
+`foresight`, how well a prefilter foresaw the scores.
 
 **Offered** is every candidate that was drawn, and pick rates are over all of these, dropped ones included.
 
-**Score** is the first-order score <g_i, v> where it was measured and finite. Means of scores are over what was scored:
-behind a prefilter, over its shortlists, which are not a fair sample of what was drawn.
+**Scored** is every candidate that has a score in the log, and **score** is that score where it is finite: what the
+method ranked by, the higher the better. So it is the first-order score <g_i, v> of greats and topk, its negative of
+bottomk, a gradient's norm of gradnorm, a loss of maxloss, and of importance the filter's prediction, of all that were
+drawn. A run of method regular scores nothing, nor does a step in which a prefilter alone chose. Means of scores are
+over what was scored: behind a prefilter, over its shortlists, which are not a fair sample of what was drawn.
 
 **Contribution** of a candidate that was trained on, in the sense of In-Run Data Shapley (Wang et al.,
 arXiv 2406.11011, first-order form: sum over steps of eta <g_i, v>): the drop of the validation loss that its
@@ -19,12 +22,14 @@ what the paper calls eta is here learning_rate / (picks of the step over all gro
     contribution_i = a <g_i, v>,                     a = learning_rate / picks of the step
     second_order_i = - a^2 c / 2 sum_j <g_i, g_j>    over the picks j of its group, i itself included
 
-The second is the paper's second-order term with the Hessian replaced by c times the identity (DESIGN,
-section 4). It needs the log's `interaction` and `self_norm`, leaves out pairs in different groups (they are
-never multiplied), and is null where one was not measured. A candidate that was not picked contributes
-nothing: 0. What a pick contributed that was not scored is unknown: null. Totals add up what is known, are null
-where nothing that was picked is, and `picked_unscored` says how much of `picked` they leave out. Both are for the
-plain gradient step, whatever the optimizer was.
+The second is the paper's second-order term with the Hessian replaced by c times the identity
+(docs/method.md). It needs the log's `interaction` and `self_norm`, leaves out pairs in different groups (they are
+never multiplied), and is null where one was not measured, so it is known of greats alone. A candidate that was not
+picked contributes nothing: 0. What a pick contributed that has no finite `first_order` is unknown: null. That is every
+pick of a method that does not aim at target samples (gradnorm, maxloss, importance, regular), scored or not, and every
+pick that a prefilter made alone. Totals add up what is known, are null where of all that was picked nothing is, and
+`picked_unknown` says how much of `picked` they leave out. Both are for the plain gradient step, whatever the optimizer
+was; along a direction preconditioned by `adam` the first is for the step AdamW takes.
 
 **Documents and sources.** A packed sample is made of spans of several documents. Each span owns the share of
 the sample that its characters make up, and of everything that happened to the sample. So `offered` and
@@ -39,8 +44,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from selection.log.reader import check_files
-from selection.log.schema import SCHEMA
+from ..log.reader import check_files
+from ..log.schema import SCHEMA
 
 MEMORY = "1GB"  # beyond it DuckDB spills to a temporary folder
 
@@ -129,8 +134,9 @@ class OpenLog:
         """The answer to a DuckDB query over `candidates`, `spans` and `steps`; `$name` stands for a
         parameter.
 
-        `candidates` has the log's columns and: is_pick, is_scored (boolean; by a gradient's product or its norm),
-        step_scored (whether any of its step was), score, contribution, second_order.
+        `candidates` has the log's columns, of them `score` only where it is finite, and: is_pick, is_scored (whether
+        the log has a score), step_scored (whether any of its step was), by_prediction (whether the scores of its step
+        are the predictions themselves, of all that were drawn), step_size (a), contribution, second_order.
         """
         return self._database.sql(query, params=parameters or None).to_arrow_table()
 
@@ -138,15 +144,16 @@ class OpenLog:
 _VIEWS = """
 CREATE VIEW steps AS
     SELECT step, count(*) FILTER (pick >= 0) AS picks,
-        bool_or(first_order IS NOT NULL OR self_norm IS NOT NULL) AS step_scored
+        bool_or(score IS NOT NULL) AS step_scored,
+        step_scored AND bool_and(score IS NOT DISTINCT FROM predicted) AS by_prediction
     FROM rows_as_logged GROUP BY step;
 CREATE VIEW candidates AS
-    SELECT log.*, step_scored,
+    SELECT log.* REPLACE (CASE WHEN isfinite(log.score) THEN log.score END AS score),
+        step_scored, by_prediction,
         pick >= 0 AS is_pick,
-        first_order IS NOT NULL OR self_norm IS NOT NULL AS is_scored,
-        CASE WHEN isfinite(first_order) THEN first_order END AS score,
+        log.score IS NOT NULL AS is_scored,
         learning_rate::DOUBLE / picks AS step_size,
-        CASE WHEN is_pick THEN step_size * score ELSE 0 END AS contribution,
+        CASE WHEN NOT is_pick THEN 0 WHEN isfinite(first_order) THEN step_size * first_order END AS contribution,
         CASE WHEN is_pick THEN -(step_size ** 2) * {curvature} / 2 * (interaction + self_norm::DOUBLE ** 2)
              ELSE 0 END AS second_order
     FROM rows_as_logged AS log JOIN steps USING (step);

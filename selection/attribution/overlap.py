@@ -6,8 +6,8 @@ group by group. `agreement_by_sample` and `sources_moved` compare any two runs o
 
 import pyarrow as pa
 
-from selection.attribution.open_log import OpenLog
-from selection.attribution.totals import sources
+from .open_log import OpenLog
+from .totals import sources
 
 # Rank correlations are taken over about this many groups, where more have scores.
 GROUPS_RANKED = 20_000
@@ -15,7 +15,7 @@ GROUPS_RANKED = 20_000
 _THEIRS = """
     theirs AS (
         SELECT step, "group", sample_id, pick >= 0 AS is_pick,
-            CASE WHEN isfinite(first_order) THEN first_order END AS score
+            CASE WHEN isfinite(score) THEN score END AS score
         FROM others)"""
 
 
@@ -25,7 +25,8 @@ def agreement(first: OpenLog, second: OpenLog) -> pa.Table:
     `groups` that share any; `candidates` shared; their picks by the first run, by the second, and by both;
     `overlap`, the picks by both over the mean of the two; `overlap_by_chance`, what choices blind to each
     other would have in common; `score_correlation`, Spearman's rank correlation of the scores within a
-    group, mean over groups, of candidates that both runs scored (null where there are none).
+    group, mean over groups, of candidates that both runs scored, each by what its own method ranks by (null where
+    there are none).
 
     What a prefilter dropped is not picked, like what was rejected.
     """

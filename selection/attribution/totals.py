@@ -2,16 +2,16 @@
 
 import pyarrow as pa
 
-from selection.attribution.open_log import OpenLog
-from selection.log.schema import DROPPED
+from ..log.schema import DROPPED, QUANTITIES
+from .open_log import OpenLog
 
 # What a sample, document or source adds up to; `share` is 1 for samples.
 TOTALS = {
     "offered": "sum(share)",
     "picked": "coalesce(sum(share) FILTER (is_pick), 0)",
     "pick_rate": "coalesce(sum(share) FILTER (is_pick), 0) / sum(share)",
-    "scored": "coalesce(sum(share) FILTER (score IS NOT NULL), 0)",
-    "picked_unscored": "coalesce(sum(share) FILTER (is_pick AND score IS NULL), 0)",
+    "scored": "coalesce(sum(share) FILTER (is_scored), 0)",
+    "picked_unknown": "coalesce(sum(share) FILTER (is_pick AND contribution IS NULL), 0)",
     "mean_score": "sum(share * score) / (sum(share) FILTER (score IS NOT NULL))",
     "total_score": "sum(share * score)",
     # Over the picks alone: the zeros of the others would make 0 of what is unknown.
@@ -19,19 +19,23 @@ TOTALS = {
     "second_order": "CASE WHEN bool_or(is_pick) THEN sum(share * second_order) FILTER (is_pick) ELSE 0 END",
 }
 ALL_TOTALS = ", ".join(f"{formula} AS {name}" for name, formula in TOTALS.items())
+_NOT_FINITE = " OR ".join(
+    "is_scored AND score IS NULL" if name == "score" else f"NOT isfinite({name})" for name in QUANTITIES
+)
 
 
 def summary(log: OpenLog) -> pa.Table:
     """One row: first and last step, steps, groups a step, ranks, candidates (all that were drawn), distinct samples,
-    picks, how many candidates have a first-order score, how many were dropped before any, how many picks have none,
-    and how many quantities came out as NaN or infinite."""
+    picks, how many candidates were scored, how many were dropped before that, how many picks were not scored, of how
+    many picks the contribution is unknown, and of how many candidates a quantity came out as NaN or infinite."""
     return log.ask(f"""
         SELECT min(step) AS first_step, max(step) AS last_step, count(DISTINCT step) AS steps,
             count(DISTINCT "group") AS groups, count(DISTINCT rank) AS ranks, count(*) AS candidates,
             count(DISTINCT sample_id) AS samples, count(*) FILTER (is_pick) AS picks,
-            count(first_order) AS scored, count(*) FILTER (pick = {DROPPED}) AS dropped,
-            count(*) FILTER (is_pick AND first_order IS NULL) AS picks_unscored,
-            count(*) FILTER (NOT isfinite(loss) OR NOT isfinite(first_order)) AS not_finite
+            count(*) FILTER (is_scored) AS scored, count(*) FILTER (pick = {DROPPED}) AS dropped,
+            count(*) FILTER (is_pick AND NOT is_scored) AS picks_unscored,
+            count(*) FILTER (is_pick AND contribution IS NULL) AS picks_unknown,
+            count(*) FILTER ({_NOT_FINITE}) AS not_finite
         FROM candidates""")
 
 
@@ -55,8 +59,9 @@ def gaps(log: OpenLog) -> pa.Table:
 
 
 def samples(log: OpenLog, order: str = "contribution", lowest: bool = False, top: int = 20) -> pa.Table:
-    """The `top` samples by a column: times offered and picked, pick_rate, mean_score and total_score over all
-    times it was scored, contribution and second_order over the times it was trained on."""
+    """The `top` samples by a column: times offered and picked, pick_rate, times scored, times picked with an unknown
+    contribution, mean_score and total_score over all times it had a finite score, contribution and second_order over
+    the times it was trained on and they are known."""
     formula, direction = _ordering(order, lowest)
     return log.ask(
         f"""WITH shared AS (SELECT *, 1.0::DOUBLE AS share FROM candidates),

@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from selection.attribution.open_log import OpenLog
-from selection.attribution.totals import ALL_TOTALS
+from .open_log import OpenLog
+from .totals import ALL_TOTALS
 
 
 def over_time(log: OpenLog, windows: int = 10, source: str | None = None) -> pa.Table:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from selection.direction.low_rank import LowRank, find_ranges
+from .low_rank import LowRank, find_ranges
 
 
 @dataclass

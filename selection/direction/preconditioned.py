@@ -2,7 +2,7 @@
 
 import torch
 
-from selection.direction.exact import Direction
+from .exact import Direction
 
 
 def adam_preconditioned(direction: Direction, optimizer: torch.optim.Optimizer, parameters: dict) -> Direction:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from selection.direction.exact import Direction
+from .exact import Direction
 
 
 class RunningDirection:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selection.direction.low_rank import LowRank
-from selection.ghost.probe import Probe
+from ..direction.low_rank import LowRank
+from .probe import Probe
 
 CHUNK_ELEMENTS = 1 << 22  # of a recomputed output gradient; 16 MiB in float32
 
@@ -171,7 +171,9 @@ class FusedHead:
                 samples = chosen[part].to(self.hidden_NTD.device)
                 yield part, self.left(weight_VD, samples, tokens), self.hidden_NTD[samples, tokens]
 
-    gradient = OuterProduct.gradient
+    def gradient(self, picks: Tensor | None) -> Tensor:
+        self.weight()  # gathered from all ranks, who must all be there: also for no pick, where it is not needed
+        return OuterProduct.gradient(self, picks)
 
     @property
     def right_NTi(self) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selection.ghost.factors import FusedHead, OuterProduct, PerSample, RowScatter, Use, wide_dtype
+from .factors import FusedHead, OuterProduct, PerSample, RowScatter, Use, wide_dtype
 
 Uses = dict[str, Use]
 Rule = Callable[[nn.Module, Sequence[Tensor], Sequence[Tensor], Tensor], Uses]

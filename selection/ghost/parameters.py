@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from selection.direction.low_rank import seeded_normal
-from selection.ghost.factors import OuterProduct, PerSample, RowScatter, Use
+from ..direction.low_rank import seeded_normal
+from .factors import OuterProduct, PerSample, RowScatter, Use
 
 ROWS_BUDGET = 1 << 22  # elements of per-sample gradient rows made at once: 16 MiB in float32
 

@@ -8,7 +8,7 @@ N samples, T tokens, D width, V vocabulary, r rank.
 import torch
 from torch import Tensor, nn
 
-from selection.direction.low_rank import LowRank
+from ..direction.low_rank import LowRank
 
 
 class Probe:

@@ -21,15 +21,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
-from torch.distributed.tensor import DTensor, Partial
 
-from selection.direction.exact import Direction
-from selection.direction.low_rank import LowRank
-from selection.ghost.factors import Use
-from selection.ghost.layers import Rule, is_fused_head, rule_for
-from selection.ghost.parameters import gradient_of, gram_has_short_cut, gram_of, rows_of_samples, sketched_gram
-from selection.ghost.probe import Probe
+from ..direction.exact import Direction
+from ..direction.low_rank import LowRank
+from .coverage import find_rules, refuse_compiled
+from .factors import Use
+from .layers import is_fused_head
+from .parameters import gradient_of, gram_has_short_cut, gram_of, rows_of_samples, sketched_gram
+from .probe import Probe
+from .sharded import sum_over_ranks, tell_fsdp
 
 
 class _StartOfGraph(torch.autograd.Function):
@@ -51,48 +51,22 @@ class GhostRecorder:
         tensor has N samples in its first dimension, and the loss is a sum over samples of what each sample gives.
     scored: which parameter names count in scores and gram (all by default); gradients always have all.
 
-    ValueError names every trainable parameter that no rule of selection.layers covers.
+    ValueError names every trainable parameter that no rule of selection.ghost.layers covers.
     """
 
     def __init__(self, model: nn.Module, scored: Callable[[str], bool] = lambda name: True):
         self._model = model
         self._scored = scored
-        self._rules: dict[nn.Module, tuple[str, Rule]] = {}
-        self._names: dict[tuple[str, str], str] = {}  # (module, attribute) -> the parameter's one name
+        refuse_compiled(model)
+        self._rules, self._names = find_rules(model)
+        self._parameter_names = list(dict.fromkeys(self._names.values()))
         self._uses: dict[str, list[Use]] = {}
         self._samples = 0
         self._hooks: list = []
         self._frozen: list[nn.Parameter] = []
+        self._told_fsdp: set[nn.Module] = set()
         self._expected: Direction | None = None
         self._probes: dict[nn.Module, Probe] = {}
-        self._find_rules()
-
-    def _find_rules(self) -> None:
-        first_name: dict[nn.Parameter, str] = {}
-        uncovered = []
-        self._refuse_compiled()
-        for path, module in self._model.named_modules(remove_duplicate=True):
-            held = [(key, p) for key, p in module.named_parameters(recurse=False) if p.requires_grad]
-            rule = rule_for(module)
-            for key, parameter in held:
-                name = first_name.setdefault(parameter, f"{path}.{key}".lstrip("."))
-                self._names[path, key] = name
-                if rule is None:
-                    uncovered.append(name)
-            if held and rule is not None:
-                self._rules[module] = (path, rule)
-        if uncovered:
-            raise ValueError(
-                f"no ghost rule covers {', '.join(uncovered)}: freeze it, or add a rule to selection/layers.py"
-            )
-        self._parameter_names = list(first_name.values())
-
-    def _refuse_compiled(self) -> None:
-        if any(isinstance(m, OptimizedModule) or m._compiled_call_impl is not None for m in self._model.modules()):
-            raise ValueError(
-                "the model is compiled: torch.compile leaves the recorder's hooks out, so give GhostRecorder the "
-                "model as it was before torch.compile"
-            )
 
     def scored_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that count in scores and gram, by name."""
@@ -110,7 +84,7 @@ class GhostRecorder:
         return self
 
     def __enter__(self) -> "GhostRecorder":
-        self._refuse_compiled()
+        refuse_compiled(self._model)
         self.release()
         self._frozen = [p for p in self._model.parameters() if p.requires_grad]
         for parameter in self._frozen:
@@ -134,8 +108,10 @@ class GhostRecorder:
         if error is not None:
             self.release()
             return
+        self._told_fsdp |= tell_fsdp(self._model, self._told_fsdp)
         missing = [name for name in self._parameter_names if name not in self._uses]
         if missing:
+            self._told_fsdp.clear()  # their first forward may be still to come
             self.release()
             raise ValueError(
                 f"no gradient was recorded for {', '.join(missing)}: either the pass had no backward inside the "
@@ -220,7 +196,7 @@ class GhostRecorder:
         blocks = {}
         for name, uses in self._recorded():
             if self._scored(name):
-                blocks[name] = _sum_over_ranks(parameters[name], gradient_of(uses, None).div_(samples))
+                blocks[name] = sum_over_ranks(parameters[name], gradient_of(uses, None).div_(samples))
         direction = Direction(blocks)
         return direction.low_rank(rank) if rank else direction
 
@@ -288,14 +264,5 @@ class GhostRecorder:
         for name, uses in self._recorded():
             parameter = parameters[name]
             gradient = gradient_of(uses, picks).mul_(scale)
-            gradient = _sum_over_ranks(parameter, gradient).to(parameter.dtype)
+            gradient = sum_over_ranks(parameter, gradient).to(parameter.dtype)
             parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-
-
-def _sum_over_ranks(parameter: nn.Parameter, gradient: Tensor) -> Tensor:
-    """This rank's share of a gradient, summed over ranks and laid out like its parameter (FSDP2: reduce-scatter)."""
-    if not hasattr(parameter, "device_mesh"):
-        return gradient
-    mesh = parameter.device_mesh
-    partial = DTensor.from_local(gradient, mesh, [Partial("sum")] * mesh.ndim)
-    return partial.redistribute(placements=parameter.placements)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selection.log.schema import SCHEMA
+from .schema import SCHEMA
 
 
 @dataclass

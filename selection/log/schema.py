@@ -14,6 +14,7 @@ The quantities of candidate i, with g_i the gradient of its mean token loss and 
     interaction  sum of <g_i, g_j> over the picks j of its group, j not i
     self_norm    |g_i|
     predicted    what a prefilter gave for it, before it was measured; the higher the better, in no unit
+    score        what the method ranked it by, the higher the better: one of these quantities, or made of them
 Null means "not measured". NaN and infinity are measured values (a loss that diverged) and stay what they are.
 
 Shapes: N candidates in one group.
@@ -21,8 +22,8 @@ Shapes: N candidates in one group.
 
 import pyarrow as pa
 
-QUANTITIES = ("loss", "first_order", "interaction", "self_norm", "predicted")
-REJECTED = -1  # the `pick` of a candidate that was scored (or drawn) and not picked
+QUANTITIES = ("loss", "first_order", "interaction", "self_norm", "predicted", "score")
+REJECTED = -1  # the `pick` of a candidate that competed and was not picked
 DROPPED = -2  # the `pick` of one that was left out before it was scored
 SCHEMA = pa.schema(
     [

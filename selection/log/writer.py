@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from selection.log.reader import first_line
-from selection.log.schema import DROPPED, QUANTITIES, REJECTED, SCHEMA
+from .reader import first_line
+from .schema import DROPPED, QUANTITIES, REJECTED, SCHEMA
 
 # A file is rewritten at every flush until it holds this many rows: more make fewer files and dearer flushes.
 FILE_ROWS = 65_536
@@ -64,20 +64,23 @@ class SelectionLog:
         interaction=None,
         self_norm=None,
         predicted=None,
+        score=None,
+        by_prediction: bool = False,
     ) -> None:
         """Add the N candidates of one group, in the order they were drawn.
 
         `sample_ids_N`: int64 array or tensor [N]; `picks`: positions in the group (0..N-1) in the order of
-        being picked. `measured`: positions [M] of those that came before the model, where not all did; the others
-        are logged as dropped, and of the quantities all but `predicted` are then of these M, in that order. Every
-        quantity is a float array or tensor [N], or None where it was not measured (null in the log). Tensors on a
+        being picked. `measured`: positions [M] of those that came before the model, where not all did or in another
+        order; the others are logged as dropped, and of the quantities all but `predicted` are then of these M, in that
+        order. Every quantity is a float array or tensor [N], or None where it was not measured (null in the log).
+        by_prediction: the method ranked all N by `predicted`, which then is their score, and dropped none. Tensors on a
         device are copied there and fetched at the next flush, so appending never waits for it. Raises ValueError on a
         length that is not N (or M) or a step earlier than the last one; a pick that is no position, or comes twice, is
         found at the flush.
         """
         if self._last_step is not None and step < self._last_step:
             raise ValueError(f"step {step} logged after step {self._last_step}: rows must be logged in step order")
-        given = (loss, first_order, interaction, self_norm, predicted)
+        given = (loss, first_order, interaction, self_norm, predicted, score)
         quantities = dict(zip(QUANTITIES, given, strict=True))
         drawn = len(sample_ids_N)
         reached = drawn if measured is None else len(measured)
@@ -95,7 +98,8 @@ class SelectionLog:
             self._last_step = step
         kept = {name: _keep(values) for name, values in quantities.items() if values is not None}
         places = None if measured is None else np.array(measured, dtype=np.int64)
-        self._pending.append(_Group(step, group, _keep(sample_ids_N), _keep(picks), places, learning_rate, kept))
+        ids, positions = _keep(sample_ids_N), _keep(picks)
+        self._pending.append(_Group(step, group, ids, positions, places, learning_rate, kept, by_prediction))
 
     def flush(self) -> None:
         """Write every row appended so far. Does nothing when there is none that is not on disk."""
@@ -154,6 +158,7 @@ class _Group:
     measured: np.ndarray | None  # positions, where not all were
     learning_rate: float
     quantities: dict[str, object]
+    by_prediction: bool
 
 
 def _keep(values):
@@ -190,13 +195,22 @@ def _to_table(groups: list[_Group], rank: int) -> pa.Table:
     }
     firsts = np.cumsum(sizes) - sizes
     for name in QUANTITIES:
-        having = [(group, first) for group, first in zip(groups, firsts, strict=True) if name in group.quantities]
+        having = [
+            (_source(group, name), group, first)
+            for group, first in zip(groups, firsts, strict=True)
+            if _source(group, name) in group.quantities
+        ]
         values, known = np.zeros(sum(sizes), dtype=np.float32), np.zeros(sum(sizes), dtype=bool)
         if having:
-            rows = np.concatenate([first + _positions(group, name) for group, first in having])
-            values[rows], known[rows] = _to_numpy([group.quantities[name] for group, _ in having]), True
+            rows = np.concatenate([first + _positions(group, source) for source, group, first in having])
+            values[rows], known[rows] = _to_numpy([group.quantities[source] for source, group, _ in having]), True
         columns[name] = pa.array(values, mask=~known)
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def _source(group: _Group, name: str) -> str:
+    """The quantity that a column is filled from."""
+    return "predicted" if name == "score" and group.by_prediction else name
 
 
 def _positions(group: _Group, name: str) -> np.ndarray:
@@ -206,8 +220,9 @@ def _positions(group: _Group, name: str) -> np.ndarray:
 
 
 def _pick_column(group: _Group, size: int) -> np.ndarray:
-    column = np.full(size, REJECTED if group.measured is None else DROPPED, dtype=np.int16)
-    if group.measured is not None:
+    competed = group.measured is None or group.by_prediction
+    column = np.full(size, REJECTED if competed else DROPPED, dtype=np.int16)
+    if not competed:
         column[group.measured] = REJECTED
     picks = group.picks.cpu().numpy() if hasattr(group.picks, "detach") else group.picks.astype(np.int64)
     if len(set(picks.tolist())) < len(picks) or (len(picks) and not 0 <= picks.min() <= picks.max() < size):
@@ -229,7 +244,8 @@ def _reaches(path: Path, step: int) -> bool:
 
 
 def _write(rows: pa.Table, path: Path) -> None:
-    # Parquet readers skip names that begin with a dot when they open a folder.
+    # Parquet readers skip names that begin with a dot when they open a folder. (pipeline/atomic.py writes as this does,
+    # but no package imports another: a log is of use without our pipeline.)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:

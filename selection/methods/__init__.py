@@ -1,1 +1,6 @@
-"""How the picks are chosen: one name, one method."""
+"""How the picks are chosen: a method is a small object, and every one stands in the registry by its name."""
+
+from .method import Measured, Method
+from .registry import METHODS
+
+__all__ = ["METHODS", "Measured", "Method"]

@@ -17,11 +17,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from selection.prefilters.importance import Importance
-from selection.prefilters.judge import Judge, group_correlation
-from selection.prefilters.predictor import Predictor
-
-PREFILTERS = {"predictor": Predictor, "importance": Importance}
+from .judge import Judge, group_correlation
+from .predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Ranking:
 
 
 class Prefilter:
-    """A predictor of PREFILTERS, the judge that switches it off while it does not earn, and its learning in turn."""
+    """A predictor, the judge that switches it off while it does not earn, and its learning in turn."""
 
     def __init__(self, predictor: Predictor):
         self.predictor, self.judge = predictor, Judge(predictor.separation())

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from selection.prefilters.predictor import Predictor
+from .predictor import Predictor
 
 
 class Importance(Predictor):

@@ -18,7 +18,7 @@ Shapes: n candidates drawn, T1 = T + 1 tokens a sample, F = 3 T - 1 n-grams of i
 
 import numpy as np
 
-from selection.prefilters.ngrams import BUCKETS, count_ngrams
+from .ngrams import BUCKETS, count_ngrams
 
 # Occurrences at which an n-gram's mean score counts half.
 SHRINKAGE = 80.0

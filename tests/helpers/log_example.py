@@ -10,6 +10,7 @@ from selection.log.writer import SelectionLog
 
 Span = namedtuple("Span", "document source first last")
 STEPS, GROUPS, N, K, SAMPLES = 30, 3, 6, 2, 144
+CURVATURE = 2.0
 
 
 def spans_of(sample_id):
@@ -30,8 +31,9 @@ def source_of(document):
     return ("prose", "code", "mail")[document % 3]
 
 
-def write_log(folder, seed=0, scored=True):
-    """30 steps of 3 groups of 6 over 144 samples, 3.75 epochs. Picks are the 2 highest scores; code scores high."""
+def write_log(folder, seed=0, method="greats"):
+    """30 steps of 3 groups of 6 over 144 samples, 3.75 epochs, with what a method logs. Picks are the 2 highest scores
+    (of `regular`, which scores nothing, all 6); code has high first-order scores, losses, norms and predictions."""
     rng = np.random.default_rng(seed)
     order = [np.concatenate([rng.permutation(48) + 48 * group for _ in range(4)]) for group in range(GROUPS)]
     for rank, groups in enumerate([(0, 1), (2,)]):
@@ -39,17 +41,31 @@ def write_log(folder, seed=0, scored=True):
         for step in range(STEPS):
             for group in groups:
                 ids = order[group][step * N : (step + 1) * N]
-                scores = rng.standard_normal(N) + [source_of(i // 4) == "code" for i in ids]
-                quantities = {
-                    "loss": 5 - step / 10 + rng.standard_normal(N),
-                    "first_order": scores,
-                    "interaction": rng.standard_normal(N),
-                    "self_norm": rng.random(N),
-                }
-                picks = np.argsort(-scores)[:K]
-                log.append(step, group, ids, picks, learning_rate=0.1 / (1 + step), **(quantities if scored else {}))
+                code = np.array([source_of(i // 4) == "code" for i in ids])
+                row = what_is_logged(method, rng, code, 5 - step / 10)
+                log.append(step, group, ids, learning_rate=0.1 / (1 + step), **row)
         log.close()
     return read_log(folder).to_pylist()
+
+
+def what_is_logged(method, rng, code, level):
+    """The picks and quantities of a group of N: losses are about `level`, all is one higher where it is `code`."""
+    first_order, loss = rng.standard_normal(N) + code, level + rng.standard_normal(N) + code
+    interaction, norm, predicted = rng.standard_normal(N), rng.random(N) + code, rng.standard_normal(N) + code
+    if method == "regular":
+        return {"picks": range(N), "loss": loss}
+    if method == "importance":  # the model sees nothing but the picks
+        picks = np.argsort(-predicted)[:K]
+        measured = {"measured": picks, "loss": loss[picks]}
+        return {"picks": picks, "predicted": predicted, "by_prediction": True, **measured}
+    quantities = {
+        "greats": {"first_order": first_order, "interaction": interaction, "self_norm": norm, "score": first_order},
+        "topk": {"first_order": first_order, "score": first_order},
+        "bottomk": {"first_order": first_order, "score": -first_order},
+        "gradnorm": {"self_norm": norm, "score": norm},
+        "maxloss": {"score": loss},
+    }[method]
+    return {"picks": np.argsort(-quantities["score"])[:K], "loss": loss, **quantities}
 
 
 def write_spans():
@@ -68,7 +84,7 @@ def write_cascade(folder, sign=1):
         scores = None if scores is None else sign * np.array(scores)
         losses = np.arange(len(measured)) + step
         log.append(step, 0, np.array(ids), picks, learning_rate=0.5, measured=measured, loss=losses,
-                   first_order=scores, predicted=np.array(predicted))  # fmt: skip
+                   first_order=scores, score=scores, predicted=np.array(predicted))  # fmt: skip
 
     add(0, range(6), [6, 5, 4, 3, 2, 1], [0, 1, 2, 5], [5, 1] if sign > 0 else [0, 2], [1, 3, 2, 4])
     add(1, range(6, 12), [1, 2, 9, 4, 8, 3], [2, 4], [2, 4])

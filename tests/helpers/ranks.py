@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from model.world import World
+from scripts.train.ending import leave_process
 
 
 def on_ranks(size: int, function, *arguments) -> list:
@@ -28,3 +29,4 @@ def _rank(rank: int, size: int, folder: str, function, arguments) -> None:
         torch.save(result, f"{folder}/result-{rank}")
     finally:
         dist.destroy_process_group()
+    leave_process(0)

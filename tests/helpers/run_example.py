@@ -47,14 +47,16 @@ def make_dataset(folder, packing="concat"):
     return folder / "data", {document["id"]: document for document in documents}
 
 
-def make_run(folder, dataset, method="topk", first=0, last=STEPS):
-    """Steps `first` to `last` - 1 of a run: samples are drawn in order, the score of sample i is i / 100 of odd ones
-    and -i / 100 of others, the losses fall by a tenth a step."""
+def make_run(folder, dataset, method="topk", first=0, last=STEPS, ended=None):
+    """Steps `first` to `last` - 1 of a run: samples are drawn in order, the value of sample i is i / 100 of odd ones
+    and -i / 100 of others, the losses fall by a tenth a step. The value is the first-order score of `topk` and the
+    prediction of `importance`; losses, which `maxloss` ranks by, are 4 + i / 1000. `ended`: what ended.json says."""
     folder.mkdir(exist_ok=True)
     manifest = Manifest.load(dataset)
+    drawn = "" if method == "regular" else f"candidates = {N}\n"
     (folder / "config.toml").write_text(
         f'[data]\npath = "{dataset}"\n[model]\n[train]\nsteps = {STEPS}\n'
-        f'[selection]\nmethod = "{method}"\ncurvature = 1.0\n'
+        f'[selection]\nmethod = "{method}"\n{drawn}picks = {K}\n'
         f'[run]\nmanifest_sha256 = "{manifest.sha256}"\nworld_size = 1\n'
     )
     reader = SplitReader(dataset)
@@ -63,16 +65,29 @@ def make_run(folder, dataset, method="topk", first=0, last=STEPS):
     for step in range(first, last):
         ids = np.arange(step * N, step * N + N) % reader.samples
         odd = [reader.spans(i)[0].source != "plain" for i in ids]
-        scores = np.where(odd, 1, -1) * ids / 100
-        quantities = {} if method == "regular" else {"first_order": scores, "loss": 4 + ids / 1000}
-        log.append(step, 0, ids, np.argsort(-scores, kind="stable")[:K], learning_rate=0.01, **quantities)
+        row = what_is_logged(method, np.where(odd, 1, -1) * ids / 100, 4 + ids / 1000)
+        log.append(step, 0, ids, learning_rate=0.01, **row)
         if step % 4 == 0:
             lines.append({"step": step, "val_loss": 5 - step / 10, "test_loss": 5.5 - step / 10, "seconds": step * 2.0})
         lines.append({"step": step, "train_loss": 5 - step / 10, "learning_rate": 0.01, "seconds": step * 2.0 + 2})
     log.close()
     with open(folder / "metrics.jsonl", "a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
+    if ended:
+        (folder / "ended.json").write_text(json.dumps(ended))
     return folder
+
+
+def what_is_logged(method, values, losses):
+    """The picks and quantities of one group."""
+    if method == "regular":
+        return {"picks": range(len(values)), "loss": losses}
+    score = losses if method == "maxloss" else values
+    picks = np.argsort(-score, kind="stable")[:K]
+    if method == "importance":  # the model sees nothing but the picks
+        measured = {"measured": picks, "loss": losses[picks]}
+        return {"picks": picks, "predicted": values, "by_prediction": True, **measured}
+    return {"picks": picks, "loss": losses, "score": score} | ({"first_order": values} if method == "topk" else {})
 
 
 def make_cascade_run(folder, dataset):
@@ -83,7 +98,8 @@ def make_cascade_run(folder, dataset):
     """
     make_run(folder, dataset, last=0)
     config = folder / "config.toml"
-    config.write_text(config.read_text().replace("[run]", f'prefilter = "predictor"\nevery = {EVERY}\n[run]'))
+    amortise = f"[selection.amortise]\ndrawn = {DRAWN}\nevery = {EVERY}\n"
+    config.write_text(config.read_text().replace("[run]", f"{amortise}[run]"))
     reader = SplitReader(dataset)
     log = SelectionLog(folder / "selection", rank=0)
     for step in range(STEPS):
@@ -92,7 +108,7 @@ def make_cascade_run(folder, dataset):
         predicted = scores if step < OFF[0] else -scores
         best = np.arange(DRAWN) if step in OFF else np.argsort(-predicted, kind="stable")
         shortlist = best[: N if step % EVERY == 0 else K]
-        scored = {"first_order": scores[shortlist]} if step % EVERY == 0 else {}
+        scored = dict.fromkeys(("first_order", "score"), scores[shortlist]) if step % EVERY == 0 else {}
         picks = shortlist[np.argsort(-scores[shortlist], kind="stable")[:K]] if scored else shortlist
         log.append(step, 0, ids, picks, learning_rate=0.01, measured=shortlist, predicted=predicted,
                    loss=4 + ids[shortlist] / 1000, **scored)  # fmt: skip

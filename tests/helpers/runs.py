@@ -7,6 +7,7 @@ import sys
 
 from scripts.train.__main__ import main
 from selection.log.reader import read_log
+from selection.methods import METHODS
 
 TINY = {
     "model.n-layer": 2,
@@ -22,12 +23,17 @@ TINY = {
     "data.workers": 0,
     "selection.candidates": 6,
     "selection.picks": 2,
-    "selection.validation": 5,
+    "selection.direction.samples": 5,
 }
+
+DRAWN = {"selection__amortise__drawn": 12}  # of which TINY's candidates are shortlisted
 
 
 def options(dataset, out, **changes) -> list[str]:
-    values = TINY | {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
+    """A command line: TINY, less what the method does not read, and `changes`, as in selection__method="topk"."""
+    reads = METHODS[changes.get("selection__method", "greats")].reads
+    tiny = {key: v for key, v in TINY.items() if not key.startswith("selection.") or key[len("selection.") :] in reads}
+    values = tiny | {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
     arguments = [
         part for key, value in values.items() for part in ([f"--{key}"] if value is True else [f"--{key}", str(value)])
     ]

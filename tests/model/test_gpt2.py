@@ -43,6 +43,38 @@ def test_fused_head_equals_textbook_loss_and_gradient(monkeypatch, chunk, weight
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_batch_of_no_sample_gives_zero_gradients(dtype):
+    """As a rank has that picked nothing: under FSDP it passes forward and backward with the others."""
+    tokens_NT, targets_NT = batch()
+    gpt2 = GPT2(CONFIG).to(dtype)
+    losses_N = gpt2(tokens_NT[:0], targets_NT[:0])
+    assert losses_N.shape == (0,)
+    for loss in (losses_N.sum(), (losses_N * torch.ones(0)).sum()):
+        loss.backward(retain_graph=True)
+        for parameter in gpt2.parameters():
+            assert parameter.grad.shape == parameter.shape
+            assert not parameter.grad.any()
+        gpt2.zero_grad()
+
+
+@pytest.mark.parametrize("samples", [0, 1, 4])
+def test_training_reads_no_number_off_the_device(samples):
+    """Where every sample has one weight, as in the sum that is trained on: the host would have to wait for it."""
+    tokens_NT, targets_NT = batch()
+    read = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            read.extend([function] * (function is torch.ops.aten._local_scalar_dense.default))
+            return function(*args, **(kwargs or {}))
+
+    gpt2 = GPT2(CONFIG)
+    with Watch():
+        (gpt2(tokens_NT[:samples], targets_NT[:samples]).sum() * 0.25).backward()
+    assert not read
+
+
 def test_no_tensor_of_all_logits_is_made(monkeypatch):
     """In forward and backward of the loss nothing has as many elements as [N, T, V]."""
     monkeypatch.setattr(model.loss, "CHUNK_ELEMENTS", 31 * 5)

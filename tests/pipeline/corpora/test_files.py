@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.corpora.document import Document, Fields
 from pipeline.corpora.files import PART
-from pipeline.corpora.hub import OPENWEBTEXT, hub_documents
+from pipeline.corpora.hub import hub_documents
 from pipeline.corpora.registry import estimated_characters, read_corpus
 
 ROWS = [{"text": "one é", "id": 7, "kind": "a"}, {"text": "two\nlines", "id": "x", "kind": "b"}]
@@ -114,7 +114,7 @@ def test_openwebtext_is_streamed_from_the_hub(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert list(read_corpus("openwebtext")) == [Document("openwebtext:0", "a page", "openwebtext")]
-    assert asked == [((OPENWEBTEXT,), {"split": "train", "streaming": True})]
+    assert asked == [(("Skylion007/openwebtext",), {"split": "train", "streaming": True})]
 
 
 def test_estimated_characters(tmp_path):

@@ -9,13 +9,13 @@ from rich.console import Console
 from scripts.bench import variants as predictor_variants
 from scripts.bench.__main__ import main
 from scripts.bench.ceiling import ceiling
-from scripts.bench.predictor import Options, Recorded, compare, gain, replay
+from scripts.bench.predictor import PredictorOptions, Recorded, compare, gain, replay
 from scripts.bench.variants import MeanScores, Ridge, Samples, raw, standardised, variants
 from selection.prefilters.ngrams import ngram_features
 from tests.helpers.runs import run
 
 V, STEPS, DRAWN = 30, 60, 32
-OPTIONS = Options(run="", every=3, learnt=16, draws=1)
+OPTIONS = PredictorOptions(run="", every=3, learnt=16, draws=1)
 
 
 def planted(shuffled: bool = False) -> Recorded:

@@ -9,7 +9,7 @@ from model.gpt2 import GPT2, GPT2Config
 from model.optimizer import build_adamw, clip_gradient, learning_rate_at, set_learning_rate
 from pipeline.dataset.reader import SplitReader, inputs_and_targets
 from pipeline.dataset.sampling import target_samples
-from scripts.report.run import Study
+from scripts.report.open_run import OpenRun
 from scripts.train.__main__ import main as train
 from selection.attribution import totals
 from selection.log.reader import read_log
@@ -24,8 +24,8 @@ def run(dataset, tmp_path_factory):
     options = f"--model.n-layer 1 --model.n-head 2 --model.n-embd 8 --train.steps {STEPS} --train.groups {GROUPS}"
     options += f" --train.learning-rate {RATE} --train.min-learning-rate {LAST_RATE} --train.warmup-steps {WARMUP}"
     options += f" --train.dtype float64 --train.seed {SEED} --train.eval-samples 4 --train.grad-clip 0.5"
-    options += f" --selection.candidates {N} --selection.picks {K} --selection.validation {M}"
-    options += f" --selection.curvature {CURVATURE} --data.workers 0 --data.path {dataset} --out {folder}"
+    options += f" --selection.candidates {N} --selection.picks {K} --selection.direction.samples {M}"
+    options += f" --selection.interaction.curvature {CURVATURE} --data.workers 0 --data.path {dataset} --out {folder}"
     assert train(options.split()) == 0
     return folder
 
@@ -41,7 +41,7 @@ def replay(folder, dataset):
     """Runs the logged picks again with gradients by plain autograd.
 
     Returns for every candidate (step, group, sample_id): <g_i, v>, and for every pick its (contribution,
-    second-order term) by the definitions in selection/attribution.py.
+    second-order term) by the definitions in selection/attribution/open_log.py.
     """
     reader, target = SplitReader(dataset), SplitReader(dataset, split="target")
     manifest = reader.manifest
@@ -96,12 +96,12 @@ def test_attributions_are_those_of_brute_force(run, dataset):
                 by_document[span.document][place] += share * part
                 by_source[span.source][place] += share * part
 
-    with Study.open(run, None) as study:
+    with OpenRun.open(run, None) as opened:
         everything = 10_000
         tables = {
-            "sample_id": (totals.samples(study.log, "contribution", top=everything), by_sample),
-            "document": (totals.documents(study.log, "contribution", top=everything), by_document),
-            "source": (totals.sources(study.log), by_source),
+            "sample_id": (totals.samples(opened.log, "contribution", top=everything), by_sample),
+            "document": (totals.documents(opened.log, "contribution", top=everything), by_document),
+            "source": (totals.sources(opened.log), by_source),
         }
     for key, (table, expected) in tables.items():
         assert set(table[key].to_pylist()) >= set(expected)

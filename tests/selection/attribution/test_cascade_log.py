@@ -5,8 +5,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from selection.attribution import foresight as predictions
-from selection.attribution import totals, trends
+from selection.attribution import foresight, totals, trends
 from selection.attribution.bias import bias
 from selection.attribution.history import document_samples, sample_history, step_contents
 from selection.attribution.open_log import OpenLog
@@ -31,8 +30,8 @@ def by(table, key):
 
 def test_the_summary_tells_dropped_from_scored(log):
     (row,) = totals.summary(log).to_pylist()
-    found = {name: row[name] for name in ("candidates", "samples", "picks", "scored", "dropped", "picks_unscored")}
-    assert found == {"candidates": 24, "samples": 16, "picks": 8, "scored": 8, "dropped": 12, "picks_unscored": 4}
+    names = ("candidates", "samples", "picks", "scored", "dropped", "picks_unscored", "picks_unknown")
+    assert [row[name] for name in names] == [24, 16, 8, 8, 12, 4, 4]
 
 
 def test_what_an_unscored_pick_contributed_is_unknown(log):
@@ -40,8 +39,8 @@ def test_what_an_unscored_pick_contributed_is_unknown(log):
     # Of a step's update every pick is half: 0.5 / 2 of its score.
     assert {i: rows[i]["contribution"] for i in (0, 1, 5, 8, 10, 12)} == {0: 0, 1: 0.75, 5: 1, 8: 1.25, 10: 1.5, 12: 0}
     assert rows[3]["contribution"] is rows[4]["contribution"] is None  # picked, never scored
-    assert [rows[10][name] for name in ("offered", "scored", "picked", "picked_unscored")] == [2, 1, 2, 1]
-    assert [rows[3][name] for name in ("offered", "scored", "picked", "picked_unscored")] == [2, 0, 1, 1]
+    assert [rows[10][name] for name in ("offered", "scored", "picked", "picked_unknown")] == [2, 1, 2, 1]
+    assert [rows[3][name] for name in ("offered", "scored", "picked", "picked_unknown")] == [2, 0, 1, 1]
     assert rows[10]["mean_score"] == 6
     assert rows[10]["second_order"] is None  # no interactions were measured
     ordered = totals.samples(log, top=100)["sample_id"].to_pylist()
@@ -51,10 +50,10 @@ def test_what_an_unscored_pick_contributed_is_unknown(log):
 
 def test_sources_count_all_that_was_drawn(log):
     rows = by(totals.sources(log), "source")
-    a = {name: rows["a"][name] for name in ("offered", "scored", "picked", "picked_unscored", "contribution")}
-    b = {name: rows["b"][name] for name in ("offered", "scored", "picked", "picked_unscored", "contribution")}
-    assert a == {"offered": 14, "scored": 6, "picked": 4, "picked_unscored": 2, "contribution": 1.75}
-    assert b == {"offered": 10, "scored": 2, "picked": 4, "picked_unscored": 2, "contribution": 2.75}
+    a = {name: rows["a"][name] for name in ("offered", "scored", "picked", "picked_unknown", "contribution")}
+    b = {name: rows["b"][name] for name in ("offered", "scored", "picked", "picked_unknown", "contribution")}
+    assert a == {"offered": 14, "scored": 6, "picked": 4, "picked_unknown": 2, "contribution": 1.75}
+    assert b == {"offered": 10, "scored": 2, "picked": 4, "picked_unknown": 2, "contribution": 2.75}
     assert rows["a"]["pick_rate"] == pytest.approx(4 / 14)
     assert rows["b"]["lift"] == pytest.approx((4 / 8) / (10 / 24))
     assert rows["a"]["mean_score"] == pytest.approx((1 + 3 + 2 + 4 - 1 + 2) / 6)
@@ -137,29 +136,30 @@ def test_two_cascades(log, tmp_path):
 
 
 def test_correlations_are_those_of_the_shortlists(log):
-    rows = predictions.correlations(log).to_pylist()
+    rows = foresight.correlations(log).to_pylist()
     assert [(row["step"], row["groups"]) for row in rows] == [(0, 1), (2, 1)]
     assert [row["correlation"] for row in rows] == pytest.approx([-7 / sqrt(14 * 5), -0.5 / sqrt(0.05 * 30)])
 
 
-def test_correlations_are_means_over_groups_and_take_norms_where_nothing_else_is_scored(tmp_path):
+def test_correlations_are_means_over_groups_whatever_the_score_is(tmp_path):
     log = SelectionLog(tmp_path, rank=0)
     predicted = np.array([1.0, 2.0, 3.0])
     for group, norms in enumerate([[1, 2, 3], [3, 2, 1], [1, 2, 3], [2, 2, 2], [1, np.nan, 3]]):
-        log.append(0, group, [0, 1, 2], [0], learning_rate=1.0, self_norm=np.array(norms, float), predicted=predicted)
+        norms = np.array(norms, float)
+        log.append(0, group, [0, 1, 2], [0], learning_rate=1.0, self_norm=norms, score=norms, predicted=predicted)
     log.close()
     with OpenLog(tmp_path) as opened:
-        (row,) = predictions.correlations(opened).to_pylist()
+        (row,) = foresight.correlations(opened).to_pylist()
     assert row["groups"] == 4  # equal norms have no correlation
     assert row["correlation"] == pytest.approx((1 - 1 + 1 + 1) / 4)
 
 
 def test_predictions_over_time(log):
-    first, second = predictions.over_time(log, windows=2, off=OFF).to_pylist()
+    first, second = foresight.over_time(log, windows=2, off=OFF).to_pylist()
     assert (first["first_step"], first["last_step"], second["first_step"], second["last_step"]) == (0, 1, 2, 3)
     assert (first["scored_steps"], first["unscored_share"], first["off_share"]) == (1, 0.5, 0)
     assert second["off_share"] == 0.5
-    (whole,) = predictions.over_time(log, windows=1).to_pylist()
+    (whole,) = foresight.over_time(log, windows=1).to_pylist()
     one, other = -7 / sqrt(70), -0.5 / sqrt(1.5)
     assert whole["correlation"] == pytest.approx((one + other) / 2)
     assert whole["standard_error"] == pytest.approx(abs(one - other) / 2)
@@ -168,7 +168,7 @@ def test_predictions_over_time(log):
 
 def test_what_became_of_what_was_drawn(log):
     names = ("steps", "outcome", "candidates", "share", "mean_predicted", "mean_score")
-    rows = [tuple(row[name] for name in names) for row in predictions.outcomes(log, OFF).to_pylist()]
+    rows = [tuple(row[name] for name in names) for row in foresight.outcomes(log, OFF).to_pylist()]
     assert [row[:3] for row in rows] == [
         ("scored", "picked", 4), ("scored", "rejected", 4), ("scored", "dropped", 4), ("between", "picked", 2),
         ("between", "dropped", 4), ("between, prefilter off", "picked", 2), ("between, prefilter off", "dropped", 4),
@@ -180,10 +180,10 @@ def test_what_became_of_what_was_drawn(log):
 
 
 def test_the_prefilter_by_source(log):
-    rows = by(predictions.by_source(log, OFF), "source")
+    rows = by(foresight.by_source(log, OFF), "source")
     names = ("pool_share", "shortlist_rate", "scored_pick_rate", "between_pick_rate", "mean_predicted")
     assert [rows["a"][name] for name in names] == pytest.approx([10 / 18, 6 / 8, 2 / 8, 0, 24.7 / 10])
     assert [rows["b"][name] for name in names] == pytest.approx([8 / 18, 2 / 4, 2 / 4, 2 / 4, 24.8 / 8])
     assert list(rows) == ["b", "a"]
-    with_all = by(predictions.by_source(log), "source")
+    with_all = by(foresight.by_source(log), "source")
     assert with_all["a"]["between_pick_rate"] == pytest.approx(2 / 6)  # the steps between and the one that was off

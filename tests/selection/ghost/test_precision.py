@@ -13,7 +13,8 @@ from scripts.bench.fidelity import spearman
 from selection.ghost import factors as uses
 from selection.ghost import parameters as totals
 from selection.ghost.recorder import GhostRecorder
-from selection.methods.registry import METHODS
+from selection.selector import Selector
+from selection.settings import Selection
 from tests.helpers.recording import record
 
 
@@ -69,21 +70,23 @@ def test_sums_are_taken_in_float32():
     assert use.gram().item() == pytest.approx(expected**2, rel=1e-6)
 
 
+def selector_of(method, model, tokens_NT, picks):
+    """Chooses among all of the tokens, which are their own targets and the target samples as well."""
+    settings = Selection(method=method, picks=picks, candidates=len(tokens_NT))
+    return Selector(settings, model, None, groups=1, batch=lambda t: (t, t), target=lambda step: (tokens_NT, tokens_NT))
+
+
 def test_a_released_pass_leaves_no_memory_behind():
     """At once, not when the garbage collector comes by: a hook must not hold what it hangs on."""
     model = GPT2(GPT2Config(50, n_layer=1, n_head=2, n_embd=16, sequence_length=8))
     tokens_NT = torch.randint(0, 50, (4, 8))
-    recorder = GhostRecorder(model)
+    selector = selector_of("greats", model, tokens_NT, picks=2)
     gc.collect()
     gc.disable()
     try:
         kept = []
-        for _ in range(3):
-            record(recorder, model, tokens_NT, tokens_NT)
-            recorder.add_gradient(
-                METHODS["greats"].choose(recorder, recorder.direction(), 2, step_size=1e-3).picks, 1.0
-            )
-            recorder.release()
+        for step in range(3):
+            selector.choose(step, tokens_NT[None], None, 1e-3)
             model.zero_grad()
             kept.append(sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()))
     finally:
@@ -111,11 +114,7 @@ def test_a_step_makes_no_tensor_of_all_logits(monkeypatch, method):
                     largest = max(largest, tensor.untyped_storage().nbytes() // tensor.element_size())
             return out
 
-    recorder = GhostRecorder(model)
+    selector = selector_of(method, model, tokens_NT, picks=4)
     with Watch():
-        record(recorder, model, tokens_NT, tokens_NT)
-        direction = recorder.direction()
-        record(recorder, model, tokens_NT, tokens_NT)
-        choice = METHODS[method].choose(recorder, direction, 4, step_size=1e-3)
-        recorder.add_gradient(choice.picks, 0.25)
+        selector.choose(0, tokens_NT[None], None, 1e-3)
     assert max(V * D, N * T * 4 * D) <= largest < N * T * V / 4

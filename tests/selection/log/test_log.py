@@ -1,27 +1,12 @@
-import os
+"""Rows of the selection log: what is written is what is read."""
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from selection.log import writer as log_module
-from selection.log.reader import check_files, read_log
+from selection.log.reader import read_log
 from selection.log.schema import QUANTITIES, SCHEMA
 from selection.log.writer import SelectionLog
-
-
-def write_run(folder, steps, rank=0, groups=(0,), start=0, flush_every=100, n=4, k=2):
-    """Steps from `start` on: sample ids count up; the picks are the last k candidates, the last one first."""
-    log = SelectionLog(folder, rank, flush_every)
-    for step in range(start, start + steps):
-        for group in groups:
-            ids = np.arange(n) + (step * 100 + group) * n
-            scores = torch.arange(n, dtype=torch.float32) + step
-            log.append(step, group, ids, range(n - 1, n - 1 - k, -1), learning_rate=1e-3, first_order=scores)
-    log.close()
 
 
 def test_a_row_per_candidate_with_the_schema_of_the_design(tmp_path):
@@ -39,7 +24,7 @@ def test_a_row_per_candidate_with_the_schema_of_the_design(tmp_path):
     log.close()
     table = read_log(tmp_path / "selection")
     assert table.schema.equals(SCHEMA)
-    assert [str(field.type) for field in SCHEMA] == ["int32", "int32", "int16", "int64", "int16"] + ["float"] * 6
+    assert [str(field.type) for field in SCHEMA] == ["int32", "int32", "int16", "int64", "int16"] + ["float"] * 7
     columns = table.to_pydict()
     assert columns["step"] == [7] * 3
     assert columns["group"] == [2] * 3
@@ -51,7 +36,7 @@ def test_a_row_per_candidate_with_the_schema_of_the_design(tmp_path):
     assert np.isnan(columns["first_order"][2])  # measured, and not a number: not null
     assert columns["self_norm"] == [4.0, 5.0, 6.0]
     assert columns["interaction"] == [None] * 3
-    assert columns["predicted"] == [None] * 3
+    assert columns["predicted"] == columns["score"] == [None] * 3
     assert columns["learning_rate"] == [0.5] * 3
 
 
@@ -94,144 +79,59 @@ def test_the_caller_may_reuse_its_buffers(tmp_path):
     assert table["pick"].to_pylist() == [0, -1]
 
 
-def test_flushes_after_whole_steps_into_one_growing_file(tmp_path):
-    log = SelectionLog(tmp_path, rank=0, flush_every=2)
-    rows_on_disk = []
-    for step in range(5):
-        for group in range(3):
-            log.append(step, group, [1, 2], [0], learning_rate=1.0)
-            rows_on_disk.append(read_log(tmp_path).num_rows)
-    # Steps 0 and 1 (12 rows) are written when step 2 begins, steps 2 and 3 when step 4 begins.
-    assert rows_on_disk == [0] * 6 + [12] * 6 + [24] * 3
-    log.close()
-    assert read_log(tmp_path).num_rows == 30
-    assert [path.name for path in tmp_path.iterdir()] == ["000000000-rank00000.parquet"]
-
-
-def test_a_full_file_is_followed_by_the_next(tmp_path, monkeypatch):
-    monkeypatch.setattr(log_module, "FILE_ROWS", 16)
-    write_run(tmp_path, steps=10, flush_every=2)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [
-        "000000000-rank00000.parquet",
-        "000000004-rank00000.parquet",
-        "000000008-rank00000.parquet",
-    ]
-    assert read_log(tmp_path)["step"].to_pylist() == [step for step in range(10) for _ in range(4)]
-
-
-def test_rows_of_all_ranks_come_in_order_of_step_and_group_and_as_drawn(tmp_path):
-    write_run(tmp_path, steps=3, rank=1, groups=(2, 3))
-    write_run(tmp_path, steps=3, rank=0, groups=(0, 1))
-    table = read_log(tmp_path).to_pydict()
-    order = list(zip(table["step"], table["group"], table["sample_id"], strict=True))
-    assert order == sorted(order)
-    assert len(order) == 3 * 4 * 4
-    assert [table["rank"][i] for i in range(0, 16, 4)] == [0, 0, 1, 1]
-
-
-def test_other_readers_open_the_folder_while_a_file_is_being_written(tmp_path):
-    write_run(tmp_path, steps=2)
-    (tmp_path / ".000000002-rank00000.parquet.tmp").write_bytes(b"half a file")
-    assert ds.dataset(tmp_path, format="parquet").count_rows() == 8
-    assert read_log(tmp_path).num_rows == 8
-
-
-def test_a_crash_while_writing_keeps_the_rows_written_before(tmp_path, monkeypatch):
+def test_a_score_is_that_of_what_was_measured_and_may_be_no_number(tmp_path):
     log = SelectionLog(tmp_path, rank=0)
-    log.append(0, 0, [1], [0], learning_rate=1.0)
-    log.flush()
-    log.append(1, 0, [2], [0], learning_rate=1.0)
-
-    def crash(*args):
-        raise OSError("disk gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", crash)
-        with pytest.raises((OSError, ValueError), match="disk gone"):
-            log.flush()
-    assert read_log(tmp_path)["sample_id"].to_pylist() == [1]
-    log.flush()  # nothing of the failed flush is lost
-    assert read_log(tmp_path)["sample_id"].to_pylist() == [1, 2]
+    scores = torch.tensor([2.0, float("nan"), float("-inf")], dtype=torch.float64)
+    log.append(0, 0, [5, 6, 7, 8], [3], learning_rate=1.0, measured=[3, 0, 1], score=scores, loss=-scores)
+    log.append(1, 0, [5, 6], [0], learning_rate=1.0, loss=torch.tensor([1.0, 2.0]))  # trained on, not ranked
+    log.close()
+    scores, losses = (read_log(tmp_path)[name].to_pylist() for name in ("score", "loss"))
+    assert np.isnan(scores[0])
+    assert scores[1:] == [float("-inf"), None, 2.0, None, None]
+    assert losses[1:] == [float("inf"), None, -2.0, 1.0, 2.0]
 
 
-def test_drop_from_keeps_earlier_steps_of_every_rank_and_clears_leftovers(tmp_path, monkeypatch):
-    monkeypatch.setattr(log_module, "FILE_ROWS", 16)
-    write_run(tmp_path, steps=10, rank=0, groups=(0,), flush_every=2)
-    write_run(tmp_path, steps=10, rank=1, groups=(1,), flush_every=2)
-    (tmp_path / ".000000008-rank00001.parquet.tmp").write_bytes(b"half a file")
-    before = read_log(tmp_path).to_pylist()
-    untouched = (tmp_path / "000000000-rank00000.parquet").stat().st_mtime_ns
-    for _ in range(2):  # a second time changes nothing
-        SelectionLog.drop_from(tmp_path, 6)
-        assert read_log(tmp_path).to_pylist() == [row for row in before if row["step"] < 6]
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [
-        f"00000000{step}-rank0000{rank}.parquet" for step in (0, 4) for rank in (0, 1)
-    ]
-    assert (tmp_path / "000000000-rank00000.parquet").stat().st_mtime_ns == untouched
-    # Resumed by one rank instead of two, from the same step: the log is as if never interrupted.
-    write_run(tmp_path, steps=4, rank=0, groups=(0, 1), start=6)
-    without_rank = [{**row, "rank": 0} for row in before]
-    assert [{**row, "rank": 0} for row in read_log(tmp_path).to_pylist()] == without_rank
+def test_what_was_ranked_by_its_prediction_has_that_as_its_score_and_is_not_dropped(tmp_path):
+    """Of all four drawn, though the model came to see two; on a device as on the host."""
+    predicted = np.array([0.1, 0.4, 0.2, 0.3], dtype=np.float32)
+    log = SelectionLog(tmp_path, rank=0)
+    for step, values in enumerate((predicted, torch.from_numpy(predicted))):
+        log.append(step, 0, [5, 6, 7, 8], [1, 3], learning_rate=1.0, measured=[1, 3], loss=torch.tensor([2.0, 3.0]),
+                   predicted=values, by_prediction=True)  # fmt: skip
+    # Not trusted in this step: what was drawn first was taken, and nothing ranked the rest.
+    log.append(2, 0, [5, 6, 7, 8], [0, 1], learning_rate=1.0, measured=[0, 1], predicted=predicted)
+    log.close()
+    columns = read_log(tmp_path).to_pydict()
+    assert columns["pick"] == [-1, 0, -1, 1] * 2 + [0, 1, -2, -2]
+    assert columns["score"] == [*predicted.tolist() * 2, *[None] * 4]
+    assert columns["predicted"] == predicted.tolist() * 3
+    assert columns["loss"] == [None, 2.0, None, 3.0] * 2 + [None] * 4
+    assert columns["first_order"] == [None] * 12
 
 
-def test_drop_from_step_zero_empties_the_log(tmp_path):
-    write_run(tmp_path, steps=3)
-    SelectionLog.drop_from(tmp_path, 0)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_rows_that_are_logged_already_are_never_overwritten(tmp_path):
-    write_run(tmp_path, steps=3)
-    again = SelectionLog(tmp_path, rank=0)
-    again.append(0, 0, [99], [0], learning_rate=1.0)
-    with pytest.raises(ValueError, match="drop_from"):
-        again.flush()
-    assert 99 not in read_log(tmp_path)["sample_id"].to_pylist()
-
-
-def damage(path, how):
-    data = bytearray(path.read_bytes())
-    if how == "cut":
-        data = data[: len(data) // 2]
-    elif how == "flipped bit":
-        metadata = pq.ParquetFile(path).metadata.row_group(0)
-        scores = next(
-            metadata.column(i)
-            for i in range(metadata.num_columns)
-            if metadata.column(i).path_in_schema == "first_order"
-        )
-        data[scores.data_page_offset + scores.total_compressed_size - 3] ^= 0x10
-    path.write_bytes(bytes(data))
-
-
-@pytest.mark.parametrize("how", ["cut", "flipped bit"])
-def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path, how):
-    write_run(tmp_path, steps=50, rank=0, groups=(0,))
-    write_run(tmp_path, steps=50, rank=1, groups=(1,))
-    broken = tmp_path / "000000000-rank00001.parquet"
-    damage(broken, how)
-    assert list(check_files(tmp_path).damaged) == [broken]
-    with pytest.warns(UserWarning, match=f"{broken.name} is left out"):
-        table = read_log(tmp_path)
-    assert set(table["group"].to_pylist()) == {0}
-    assert table.num_rows == 200
-    with pytest.raises(ValueError, match=f"{broken.name} cannot be read.*move it away"):
-        SelectionLog.drop_from(tmp_path, 10)
-    assert broken.exists()
-
-
-def test_a_parquet_file_that_is_no_log_is_named(tmp_path):
-    write_run(tmp_path, steps=1)
-    pq.write_table(pa.table({"step": [1]}), tmp_path / "other.parquet")
-    damaged = check_files(tmp_path).damaged
-    assert list(damaged) == [tmp_path / "other.parquet"]
-    assert damaged[tmp_path / "other.parquet"].startswith("no column group, rank, sample_id")
-    with pytest.raises(ValueError, match=r"other.parquet cannot be read \(its columns are not"):
-        SelectionLog.drop_from(tmp_path, 0)
+@pytest.mark.parametrize("on_device", [False, True])
+def test_all_may_have_been_measured_in_another_order_than_they_were_drawn(tmp_path, on_device):
+    """A shortlist as long as what was drawn: every quantity is found at its own candidate, and none was dropped."""
+    rng = np.random.default_rng(0)
+    log, expected = SelectionLog(tmp_path, rank=0), []
+    for step in range(5):
+        measured, values = rng.permutation(6), rng.standard_normal((3, 6)).astype(np.float32)
+        loss, first_order, predicted = values
+        picks = measured[np.argsort(-first_order[measured])[:2]]
+        given = {"loss": loss[measured], "first_order": first_order[measured], "score": first_order[measured]}
+        if on_device:
+            given = {name: torch.from_numpy(value) for name, value in given.items()}
+        log.append(step, 0, np.arange(6), picks, learning_rate=1.0, measured=measured, predicted=predicted, **given)
+        for i in range(6):
+            pick = picks.tolist().index(i) if i in picks else -1
+            expected.append((i, pick, loss[i], first_order[i], predicted[i], first_order[i]))
+    log.close()
+    names = ("sample_id", "pick", "loss", "first_order", "predicted", "score")
+    assert list(zip(*(read_log(tmp_path)[name].to_pylist() for name in names), strict=True)) == expected
 
 
 def test_bytes_per_candidate_at_full_entropy_with_every_quantity(tmp_path):
-    """The bar of 24 bytes a candidate, on random mantissas, over a demo-sized file too."""
+    """The bar of 28 bytes a candidate, on random mantissas of all six, over a demo-sized file too."""
     rng = np.random.default_rng(0)
     log = SelectionLog(tmp_path, rank=0)
     steps, n = 200, 32
@@ -242,7 +142,7 @@ def test_bytes_per_candidate_at_full_entropy_with_every_quantity(tmp_path):
         log.append(step, 0, ids[step * n :][:n], picks, learning_rate=1e-3 * step, **quantities)
     log.close()
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert size / (steps * n) < 24
+    assert size / (steps * n) < 28
 
 
 @pytest.mark.parametrize(
@@ -272,8 +172,8 @@ def test_picks_that_are_no_positions_are_refused(tmp_path, picks):
 def test_wrong_questions_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a folder"):
         read_log(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="no column score; it has step, group"):
-        read_log(tmp_path, ["score"])
+    with pytest.raises(ValueError, match="no column value; it has step, group"):
+        read_log(tmp_path, ["value"])
     with pytest.raises(ValueError, match="flush_every is 0"):
         SelectionLog(tmp_path, rank=0, flush_every=0)
 

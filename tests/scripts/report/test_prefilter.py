@@ -9,8 +9,10 @@ import pytest
 
 from scripts.report.format import WIDTH, cell, visible
 from scripts.report.ngrams import LEAST_COUNT, by_weight
-from scripts.report.predictor import off_periods
-from scripts.report.run import Texts, load_run
+from scripts.report.prefilter import off_periods
+from scripts.report.texts import Texts
+from scripts.train.record import read_run
+from selection.log.reader import read_log
 from selection.prefilters.ngrams import BUCKETS, ngram_features
 from tests.helpers.run_example import (
     DISLIKED,
@@ -23,19 +25,13 @@ from tests.helpers.run_example import (
     ask,
     ask_json,
     make_cascade_run,
-    make_dataset,
     make_run,
 )
 
 
 @pytest.fixture(scope="module")
-def odd_dataset(tmp_path_factory):
-    return make_dataset(tmp_path_factory.mktemp("odd") / "dataset")[0]
-
-
-@pytest.fixture(scope="module")
 def run(odd_dataset, tmp_path_factory):
-    return make_cascade_run(tmp_path_factory.mktemp("run") / "cascade", odd_dataset)
+    return make_cascade_run(tmp_path_factory.mktemp("run") / "cascade", odd_dataset[0])
 
 
 def test_the_numbers_tell_what_was_dropped(run, capsys):
@@ -82,8 +78,8 @@ def test_it_is_told_in_the_terminal(run, capsys):
 
 def test_the_n_grams_it_likes_are_counted_in_the_text(run, odd_dataset, capsys):
     rows = ask_json(capsys, run, "--ask", "predictor")["ngrams"]
-    tokens = Texts(odd_dataset).spread_tokens()[:, 1:]
-    texts = Texts(odd_dataset)
+    texts = Texts(odd_dataset[0])
+    tokens = texts.spread_tokens()[:, 1:]
     for row, (end, text, weight) in zip(rows, [("most", LIKED, 1), ("least", DISLIKED, -2)], strict=True):
         (token,) = (t for t in range(texts.manifest.vocab_size) if texts.decode([t]) == text)
         assert row == {"end": end, "rank": 1, "ngram": text, "weight": weight, "count": int((tokens == token).sum())}
@@ -128,7 +124,7 @@ def test_stretches_without_the_prefilter(off, periods):
 
 def rewrite(run, odd_dataset, folder, on):
     """The run with another answer to whether the prefilter was on, by step (None: not said)."""
-    make_cascade_run(folder, odd_dataset)
+    make_cascade_run(folder, odd_dataset[0])
     lines = [{"step": step, "train_loss": 1.0, "seconds": 1.0, "prefilter_on": on(step)} for step in range(STEPS)]
     lines = [{key: value for key, value in line.items() if value is not None} for line in lines]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -152,7 +148,7 @@ def test_when_it_was_switched_off(run, odd_dataset, tmp_path, capsys, on, senten
 
 
 def test_without_a_checkpoint_or_with_a_broken_one_there_are_no_n_grams(odd_dataset, tmp_path, capsys):
-    folder = make_cascade_run(tmp_path / "run", odd_dataset)
+    folder = make_cascade_run(tmp_path / "run", odd_dataset[0])
     checkpoint = folder / "checkpoints" / f"step-{STEPS:08d}"
     (checkpoint / ".metadata").write_bytes(b"not an index")
     code, out, err = ask(capsys, folder, "--ask", "predictor")
@@ -166,8 +162,8 @@ def test_without_a_checkpoint_or_with_a_broken_one_there_are_no_n_grams(odd_data
 
 
 def test_a_run_without_a_prefilter_gets_a_sentence(odd_dataset, tmp_path, capsys):
-    folder = make_run(tmp_path / "plain", odd_dataset)
-    assert not load_run(folder).has_prefilter
+    folder = make_run(tmp_path / "plain", odd_dataset[0])
+    assert read_run(folder).settings.selection.prefilter is None
     code, out, err = ask(capsys, folder, "--ask", "predictor")
     assert (code, out, err) == (2, "", "error: plain has no prefilter: nothing was predicted\n")
     assert "prefilter" not in ask(capsys, folder)[1]
@@ -181,3 +177,23 @@ def test_the_page_has_it_too(run, capsys):
         "The prefilter was switched off from step 7 to 9",
     ):  # fmt: skip
         assert page.count(text) == 1, text
+
+
+def test_a_filter_that_ranks_by_its_own_predictions_is_compared_with_nothing(odd_dataset, tmp_path, capsys):
+    folder = make_run(tmp_path / "importance", odd_dataset[0], method="importance")
+    answers = ask_json(capsys, folder, "--ask", "predictor")
+    assert all(row["correlation"] is None for row in answers["predictions"])
+    assert [(row["outcome"], row["candidates"]) for row in answers["outcomes"]] == [
+        ("picked", STEPS * K),
+        ("rejected", STEPS * (N - K)),
+    ]
+    rows = read_log(folder / "selection").to_pylist()
+    for row in answers["outcomes"]:
+        own = [r["predicted"] for r in rows if (r["pick"] >= 0) == (row["outcome"] == "picked")]
+        assert row["mean_score"] == row["mean_predicted"] == pytest.approx(np.mean(own))
+    out = " ".join(ask(capsys, folder, "--ask", "predictor")[1].split())
+    assert "When the filter chose" in out
+    assert "Method importance ranks by the predictions themselves: there are no scores to compare them with." in out
+    assert "made without scores" not in out
+    assert ask(capsys, folder, "--html")[0] == 0
+    assert "Correlation of predictions and scores" not in (folder / "report.html").read_text()

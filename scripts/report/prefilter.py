@@ -8,33 +8,37 @@ from rich.text import Text
 
 from scripts.report.format import WIDTH, Answer
 from scripts.report.ngrams import LEAST_COUNT, liked, newest_weights, side_by_side
+from scripts.report.open_run import OpenRun
 from scripts.report.plot import plot
-from scripts.report.run import FREQUENCY_SAMPLES, Run, Study
-from selection.attribution import foresight as predictions
+from scripts.report.texts import FREQUENCY_SAMPLES
+from scripts.train.record import RunRecord
+from selection.attribution import foresight
 from selection.prefilters.judge import WINDOW
 
 _MARKS = 40  # of the running mean in a terminal
 _SEPARATION = (
     "separation: how likely target text that was not counted in is predicted higher than the pool (chance: 0.5)."
 )
+_ITS_OWN = "Method {} ranks by the predictions themselves: there are no scores to compare them with."
 _PERIODS = 4  # off periods that are told one by one
 
 
-def predictor(study: Study, top: int = 10) -> list[Answer]:
+def prefilter(run: OpenRun, top: int = 10) -> list[Answer]:
     """Everything about the prefilter; the last answer is there only where its n-grams can be read."""
-    if not study.run.has_prefilter:
-        raise ValueError(f"{study.run.name} has no prefilter: nothing was predicted")
-    off, known = off_steps(study.run)
-    outcomes = predictions.outcomes(study.log, off)
-    answers = [_over_time(study, off, f"{_switching(off, known)} {_unscored(outcomes)}"), _outcomes(outcomes)]
-    if study.log.knows_documents:
-        answers.append(_sources(study, off))
-    return answers + _ngrams(study, top)
+    if run.selection.prefilter is None:
+        raise ValueError(f"{run.name} has no prefilter: nothing was predicted")
+    off, known = off_steps(run.record)
+    outcomes = foresight.outcomes(run.log, off)
+    told = _ITS_OWN.format(run.selection.method) if run.method.filter else _unscored(outcomes)
+    answers = [_over_time(run, off, f"{_switching(off, known)} {told}"), _outcomes(run, outcomes)]
+    if run.log.knows_documents:
+        answers.append(_sources(run, off))
+    return answers + _ngrams(run, top)
 
 
-def off_steps(run: Run) -> tuple[list[int], int]:
+def off_steps(record: RunRecord) -> tuple[list[int], int]:
     """The steps in which the prefilter was switched off, and of how many steps that is known."""
-    lines = [line for line in run.training if "prefilter_on" in line]
+    lines = [line for line in record.training if "prefilter_on" in line]
     return [line["step"] for line in lines if not line["prefilter_on"]], len(lines)
 
 
@@ -51,26 +55,27 @@ def running_mean(correlations: pa.Table) -> list[tuple[int, float]]:
     return [(step, sum(window) / len(window)) for step, window in zip(steps, windows, strict=True)]
 
 
-def _over_time(study: Study, off: list[int], note: str) -> Answer:
-    found = predictions.correlations(study.log)
+def _over_time(run: OpenRun, off: list[int], note: str) -> Answer:
+    found = foresight.correlations(run.log)
     values = found["correlation"].to_pylist()
     if len(values) > 1:
         error = np.std(values, ddof=1) / math.sqrt(len(values))
         note = f"Mean {np.mean(values):.3f} over {len(values)} scored steps (standard error {error:.3f}). {note}"
-    if not study.run.scores:
-        note = f"Nothing was scored, so nothing can be compared. {note}"
-    table = predictions.over_time(study.log, 6, off)
-    separations = [_separation(study.run, row["first_step"], row["last_step"]) for row in table.to_pylist()]
+    table = foresight.over_time(run.log, 6, off)
+    separations = [_separation(run.record, row["first_step"], row["last_step"]) for row in table.to_pylist()]
     table = table.append_column("separation", pa.array(separations, pa.float64()))
     if any(value is not None for value in separations):
         note += f"\n{_SEPARATION}"
     title = "How well the prefilter foresaw the scores: their correlation within a group"
+    if run.method.filter:
+        shown = table.drop_columns(["scored_steps", "correlation", "standard_error"])
+        return Answer("predictions", "When the filter chose", table, note, shown)
     return Answer("predictions", title, table, note, above=_plot(found) if values else [])
 
 
-def _separation(run: Run, first: int, last: int) -> float | None:
+def _separation(record: RunRecord, first: int, last: int) -> float | None:
     """The mean of what the judge heard of it in these steps."""
-    lines = [line.get("prefilter_separation") for line in run.training if first <= line["step"] <= last]
+    lines = [line.get("prefilter_separation") for line in record.training if first <= line["step"] <= last]
     known = [value for value in lines if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -83,26 +88,30 @@ def _plot(correlations: pa.Table) -> list[Text]:
     return [heading, *plot(points, {"m": marks}, width=WIDTH, height=8, label="step")]
 
 
-def _outcomes(table: pa.Table) -> Answer:
-    note = "scored: steps that scored a shortlist; between: steps in which the prefilter alone chose."
+def _outcomes(run: OpenRun, table: pa.Table) -> Answer:
+    if run.method.filter:
+        note = "scored: steps in which it ranked all that was drawn; between: steps in which it was off."
+    else:
+        note = "scored: steps that scored a shortlist; between: steps in which the prefilter alone chose."
+    note += f" score: {run.method.ranks_by}."
     return Answer("outcomes", "What became of what was drawn", table, note)
 
 
-def _sources(study: Study, off: list[int]) -> Answer:
+def _sources(run: OpenRun, off: list[int]) -> Answer:
     note = (
         "shortlist rate, scored pick rate: of what scored steps drew; between pick rate: of what the others drew, by "
         "the prefilter alone."
     )
-    table = predictions.by_source(study.log, off)
+    table = foresight.by_source(run.log, off)
     return Answer("predicted_sources", "What the prefilter chose, by source, against the scores", table, note)
 
 
-def _ngrams(study: Study, top: int) -> list[Answer]:
-    newest = newest_weights(study.run) if study.texts else None
+def _ngrams(run: OpenRun, top: int) -> list[Answer]:
+    newest = newest_weights(run.record) if run.texts else None
     if newest is None:
         return []
     step, weights = newest
-    table = liked(study.texts, weights, top)
+    table = liked(run.texts, weights, top)
     if not table.num_rows:
         return []
     note = (

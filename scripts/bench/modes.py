@@ -1,0 +1,130 @@
+"""The modes of `scripts.bench step` that this project offers: each is a Selector with other settings, nothing else.
+
+N candidates, k picks, m target samples, T tokens, n candidates drawn, F n-grams of a sample, S steps of which one is
+scored.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.gpt2 import GPT2, GPT2Config
+from model.optimizer import build_adamw
+from selection.methods import METHODS
+from selection.prefilters.cascade import Prefilter
+from selection.prefilters.ngrams import ngram_features
+from selection.prefilters.registry import PREFILTERS
+from selection.selector import Selector
+from selection.settings import AmortiseSettings, DirectionSettings, ScoringSettings, Selection
+
+LEARNING_RATE = 1e-4
+RANK, DECAY = 8, 0.9
+EVERY, DRAWN = 8, 8  # S of the amortised modes, and candidates drawn for one pick where a prefilter chooses
+
+
+@dataclass
+class Mode:
+    """name; what one step does; its floor, in units of one sample through one of {forward, input gradient, weight
+    gradient}: plain training on k is 3k; the candidates it looks at; how many steps `step` makes, of which everything
+    here is the average."""
+
+    name: str
+    step: Callable[[], None]
+    floor: float
+    candidates: int
+    steps: int = 1
+
+
+class Bench:
+    """What all modes share: one network, one group of random tokens, target tokens (both [8k, T + 1])."""
+
+    def __init__(self, picks: int, shape: GPT2Config):
+        torch.manual_seed(0)
+        self.model = GPT2(shape)
+        self.optimizer = build_adamw(self.model, LEARNING_RATE, weight_decay=0.1)
+        self.k, self.N, self.T = picks, 2 * picks, shape.sequence_length
+        size = (DRAWN * picks, self.T + 1)
+        self.pool_nT1 = torch.randint(0, shape.vocab_size, size)
+        # Of half the vocabulary, so that a prefilter can tell it from the pool and is trusted.
+        self.target_nT1 = torch.randint(0, max(1, shape.vocab_size // 2), size)
+
+    def clear(self) -> None:
+        self.model.zero_grad(set_to_none=True)
+
+    def selector(self, settings: Selection) -> Selector:
+        def target(step: int) -> tuple[Tensor, Tensor]:
+            return batch(self.target_nT1[: settings.direction.samples])
+
+        prefilter = None
+        if settings.prefilter:
+            target_nF, pool_nF = (ngram_features(tokens.numpy()) for tokens in (self.target_nT1, self.pool_nT1))
+            prefilter = Prefilter(PREFILTERS[settings.prefilter](target_nF, pool_nF, pool_nF))
+        return Selector(settings, self.model, self.optimizer, groups=1, batch=batch, target=target, prefilter=prefilter)
+
+    def mode(self, name: str, settings: Selection) -> Mode:
+        """Steps of a Selector. What a prefilter takes is in: the n-grams too, which in a run the loader's processes
+        count."""
+        selector, tokens_1nT1 = self.selector(settings), self.pool_nT1[None, : settings.drawn]
+
+        def steps() -> None:
+            for step in range(settings.amortise.every):
+                self.clear()
+                features_1nF = ngram_features(tokens_1nT1[0].numpy())[None] if settings.prefilter else None
+                selector.choose(step, tokens_1nT1, features_1nF, LEARNING_RATE)
+                selector.look_ahead(features_1nF)
+                selector.send_scores()
+
+        return Mode(name, steps, floor(settings, self.T), settings.drawn, settings.amortise.every)
+
+
+def batch(tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
+    """(inputs, targets), each [N, T]."""
+    return tokens_NT1[:, :-1], tokens_NT1[:, 1:]
+
+
+def floor(settings: Selection, T: int) -> float:
+    """The least that a step costs, in Mode's units."""
+    kind, plain = METHODS[settings.method], 3 * settings.picks
+    if kind.passes == "none":
+        return plain
+    scored = settings.candidates * (settings.scoring.prefix or T) / T  # in samples of full length
+    if kind.passes == "forward":
+        cost = scored + plain
+    else:
+        # Along a low-rank direction no weight gradient is multiplied out, but those of the picks.
+        cost = (2 if settings.direction.rank else 3) * scored + (plain if settings.scoring.prefix else settings.picks)
+    if kind.aims:
+        cost += 3 * settings.direction.samples
+    every = settings.amortise.every
+    return ((every - 1) * plain + cost) / every
+
+
+def selector_modes(bench: Bench) -> list[Mode]:
+    k, N, T = bench.k, bench.N, bench.T
+    half, quarter, eighth, fewer = max(1, k // 2), max(1, k // 4), max(1, k // 8), k + k // 2
+    running, blocks = DirectionSettings(quarter, RANK, DECAY), ScoringSettings("blocks")
+    amortised = AmortiseSettings(drawn=DRAWN * k, every=EVERY)
+    modes = {
+        "plain, k": Selection("regular", k),
+        "plain, N": Selection("regular", N),
+        "greats exact, m = k": Selection("greats", k, N, DirectionSettings(k)),
+        "first order exact, m = k": Selection("topk", k, N, DirectionSettings(k)),
+        "rank 8, m = k": Selection("topk", k, N, DirectionSettings(k, RANK)),
+        "rank 8 running, m = k/4": Selection("topk", k, N, running),
+        "  the same, N = 1.5k": Selection("topk", k, fewer, running),
+        "  the same, blocks only": Selection("topk", k, N, running, blocks),
+        "  the same, both": Selection("topk", k, fewer, running, blocks),
+        "  the same, prefix T/4": Selection("topk", k, N, running, ScoringSettings(prefix=max(1, T // 4))),
+        "  prefix T/8, m = k/8": Selection(
+            "topk", k, N, DirectionSettings(eighth, RANK, DECAY), ScoringSettings(prefix=max(1, T // 8))
+        ),
+        "S = 8, rank 8 running, m = k/4": Selection("topk", k, N, running, amortise=amortised),
+        "S = 8, rank 8, m = k/2": Selection("topk", k, N, DirectionSettings(half, RANK), amortise=amortised),
+        "S = 8, rank 8, m = k": Selection("topk", k, N, DirectionSettings(k, RANK), amortise=amortised),
+        "GradNorm, ghost": Selection("gradnorm", k, N),
+        "maxloss": Selection("maxloss", k, N),
+        "importance, k of 8k": Selection("importance", k, DRAWN * k),
+    }
+    return [bench.mode(name, settings) for name, settings in modes.items()]

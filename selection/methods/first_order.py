@@ -1,0 +1,51 @@
+"""Methods that rank by the first-order score <g_i, v>: what a step on a candidate alone takes off the target loss."""
+
+from torch import Tensor
+
+from ..direction import Direction
+from ..ghost import GhostRecorder
+from .method import AIMING, Measured, Method, best
+
+
+class TopK(Method):
+    """The k highest first-order scores."""
+
+    aims, reads = True, AIMING
+    ranks_by = "the first-order score <g_i, v>"
+
+    def measure(self, recorder: GhostRecorder, direction: Direction | None) -> Measured:
+        return Measured(recorder.first_order(direction))
+
+    def score(self, losses_N: Tensor, measured: Measured) -> Tensor:
+        return measured.first_order_N
+
+
+class BottomK(TopK):
+    """The k lowest: what a score is worth shows in what its opposite costs."""
+
+    ranks_by = "the negative of the first-order score <g_i, v>"
+
+    def score(self, losses_N: Tensor, measured: Measured) -> Tensor:
+        return -measured.first_order_N
+
+
+class Greats(TopK):
+    """Greedy selection with the interactions between picks (Wang et al., "GREATS", NeurIPS 2024, section 4.1).
+
+    Its score is the first-order one, which the picks then lower for each other.
+    """
+
+    reads = AIMING | {"interaction.curvature", "interaction.sketch"}
+
+    def measure(self, recorder: GhostRecorder, direction: Direction | None) -> Measured:
+        sketch = self.settings.interaction.sketch
+        if sketch:
+            first_order_N, gram_NN = recorder.first_order(direction), recorder.gram(sketch)
+        else:
+            first_order_N, gram_NN = recorder.first_order_and_gram(direction)
+        return Measured(first_order_N, gram_NN, gram_NN.diagonal().sqrt())
+
+    def pick(self, scores_N: Tensor, measured: Measured, learning_rate: float) -> Tensor:
+        k = self.settings.picks
+        curvature = self.settings.interaction.curvature
+        return best(scores_N, measured.gram_NN, k, step_size=learning_rate / k, curvature=curvature)

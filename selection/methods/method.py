@@ -1,0 +1,77 @@
+"""What a method is: which passes over the candidates it needs, what it makes of them, and how it picks.
+
+N candidates of one group, k picks.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..direction import Direction
+from ..ghost import GhostRecorder
+from ..greedy import greedy_select
+
+# Keys of selection.settings, by what reads them.
+ALWAYS = frozenset({"method", "picks"})
+CHOOSING = ALWAYS | {"candidates"}
+SCORING = CHOOSING | {"scoring.prefix"}
+RECORDING = SCORING | {"scoring.parameters"}
+AIMING = RECORDING | {f"direction.{key}" for key in ("samples", "rank", "decay", "preconditioner", "targets")}
+
+
+@dataclass
+class Measured:
+    """What a pass over N candidates measured beside their losses; None where it did not.
+
+    first_order_N: <g_i, v>; gram_NN: <g_i, g_j>; norms_N: |g_i|.
+    """
+
+    first_order_N: Tensor | None = None
+    gram_NN: Tensor | None = None
+    norms_N: Tensor | None = None
+
+
+class Method:
+    """Base of all methods. `settings`: a selection.settings.Selection.
+
+    chooses: whether there are more candidates than picks. passes: what the model does with them before the choice:
+    nothing, a forward pass, or a recorded forward and backward pass, from which the picks' gradient is assembled.
+    aims: whether scores need a validation direction. filter: the prefilter, by name, whose ranking of the candidates'
+    text is the method's own. ranks_by: what its score is, for people who read it. reads: the keys of `settings` that it
+    reads, those of `amortise` aside: these go with every method that has a pass to save.
+    """
+
+    chooses: ClassVar[bool] = True
+    passes: ClassVar[Literal["none", "forward", "recorded"]] = "recorded"
+    aims: ClassVar[bool] = False
+    filter: ClassVar[str | None] = None
+    ranks_by: ClassVar[str] = ""
+    reads: ClassVar[frozenset[str]] = RECORDING
+
+    def __init__(self, settings: Any):
+        self.settings = settings
+
+    def measure(self, recorder: GhostRecorder, direction: Direction | None) -> Measured:
+        """What the recorded pass is asked for; `direction` is None unless the method aims."""
+        return Measured()
+
+    def score(self, losses_N: Tensor, measured: Measured) -> Tensor:
+        """[N], what the candidates are ranked by: the higher the better."""
+        raise NotImplementedError
+
+    def pick(self, scores_N: Tensor, measured: Measured, learning_rate: float) -> Tensor:
+        """Positions [k] in the order of being picked, fewer where fewer scores are finite: the k highest."""
+        return best(scores_N, None, self.settings.picks)
+
+
+def best(scores_N: Tensor, gram_NN: Tensor | None, k: int, step_size: float = 1.0, curvature: float = 1.0) -> Tensor:
+    """greedy_select of as many candidates as are fit, at most k: positions [<= k]."""
+    usable_N = torch.isfinite(scores_N)
+    if gram_NN is not None:
+        usable_N &= torch.isfinite(gram_NN.diagonal())
+    k = min(k, int(usable_N.sum()))
+    if k == 0:
+        return torch.empty(0, dtype=torch.long, device=scores_N.device)
+    return greedy_select(scores_N, gram_NN, k, step_size=step_size, curvature=curvature)[0]

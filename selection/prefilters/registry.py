@@ -1,0 +1,6 @@
+"""Every prefilter by name: what ranks candidates by their text, before the model runs."""
+
+from .importance import Importance
+from .predictor import Predictor
+
+PREFILTERS = {"predictor": Predictor, "importance": Importance}

@@ -1,0 +1,271 @@
+"""Selector: one rank's choice in a step, and everything of it that outlives the step.
+
+    selector = Selector(settings, model, optimizer, groups=G, batch=batch, target=target, prefilter=prefilter)
+    choices = selector.choose(step, tokens_gnT1, features_gnF, learning_rate)   # the picks' gradient is in .grad
+    selector.look_ahead(upcoming_features_gnF)                                  # while the device computes
+    selector.send_scores()
+    optimizer.step()
+
+On a step that is scored it aims (a direction from fresh target samples), shortlists (where a prefilter stands before
+the model), runs the method's pass over the N candidates of a group, picks k, and adds their gradient: assembled from
+the pass where it was recorded, else by a pass of their own. On the other steps the prefilter picks, unscored.
+
+Shapes: g groups of this rank, n candidates drawn a group, N of them before the model, k picks, T1 = T + 1 tokens,
+F features of a sample.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .direction import Direction, RunningDirection, adam_preconditioned
+from .ghost import GhostRecorder
+from .methods import METHODS, Measured
+from .prefilters.cascade import Prefilter, Ranking
+from .settings import Selection
+
+# While the prefilter is not trusted, one in so many of the steps that are due is scored: enough to notice when it would
+# earn, on a pool where nothing is to be gained at little cost. (S = 1 stays 1: there the scores choose, at every step.)
+RESTING = 4
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Choice:
+    """What became of one group of n candidates; a quantity that was not measured is None.
+
+    measured [N]: positions among the n of those that went through the model; picked [k]: the picks among these, in the
+    order of being picked. In the order of `measured`, all [N]: loss, first_order <g_i, v>, interaction (sum of
+    <g_i, g_j> over the picks j other than i), self_norm |g_i|, and score, what the method ranked by. predicted [n] by a
+    prefilter; by_prediction: it ranked all n by that.
+    """
+
+    measured: np.ndarray
+    picked: Tensor
+    loss: Tensor
+    first_order: Tensor | None = None
+    interaction: Tensor | None = None
+    self_norm: Tensor | None = None
+    predicted: np.ndarray | None = None
+    score: Tensor | None = None
+    by_prediction: bool = False
+
+    @property
+    def picks(self) -> Tensor:
+        """[k], positions among the n in the order of being picked."""
+        return torch.as_tensor(self.measured, device=self.picked.device)[self.picked]
+
+    def as_logged(self) -> dict:
+        """What SelectionLog.append takes of it."""
+        names = ("measured", "loss", "first_order", "interaction", "self_norm", "predicted", "score", "by_prediction")
+        return {"picks": self.picks, **{name: getattr(self, name) for name in names}}
+
+
+class Selector:
+    """See the module's text.
+
+    groups: G, the groups of a step over all ranks: a pick's gradient weighs 1 / (G k). batch: tokens [N, T1] ->
+    (inputs, targets), each [N, T], on the model's device. target: for a method that aims, step -> (inputs, targets) of
+    this rank's share of the step's target samples, masked where it is padded. prefilter: what settings.prefilter names.
+    """
+
+    def __init__(
+        self,
+        settings: Selection,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        groups: int,
+        batch: Callable[[Tensor], Batch],
+        target: Callable[[int], Batch] | None = None,
+        prefilter: Prefilter | None = None,
+    ):
+        settings.check()
+        self.settings, self.method = settings, METHODS[settings.method](settings)
+        self.prefilter = prefilter
+        self._model, self._optimizer, self._batch, self._target = model, optimizer, batch, target
+        self._share = 1 / (groups * settings.picks)
+        assert (prefilter is None) == (settings.prefilter is None)
+        if self.method.passes == "recorded":
+            scored = (lambda name: True) if settings.scoring.parameters == "all" else model.is_block
+            self.recorder = GhostRecorder(model, scored)
+        if self.method.aims:
+            assert target is not None
+            # A preconditioned direction is reduced in rank after the preconditioning, the plain one where it is made.
+            plain = settings.direction.preconditioner == "none"
+            self._running = RunningDirection(settings.direction.decay, settings.direction.rank if plain else 0)
+        self._ranking: Ranking | None = None  # of the step at hand, or looked ahead to
+        self._trusted: bool | None = None  # whether the last step's ranking was; None: there was none
+        self._to_send: tuple | None = None
+
+    def scores_at(self, step: int) -> bool:
+        """Whether `step`, whose ranking is at hand, is one that scores; fewer do while the prefilter does not earn."""
+        every = self.settings.amortise.every
+        if every > 1 and self._ranking and not self._ranking.trusted:
+            every *= RESTING
+        return self.method.passes != "none" and step % every == 0
+
+    def choose(
+        self, step: int, tokens_gnT1: Tensor, features_gnF: np.ndarray | None, learning_rate: float
+    ) -> list[Choice]:
+        """Picks in every group, and adds the gradient of the picks. All ranks call it at the same step."""
+        self._ranking = self._ranking or self._rank(features_gnF)
+        self._trusted = self._ranking.trusted if self._ranking else None
+        scores = self.scores_at(step)
+        direction = self._aim(step) if scores and self.method.aims else None
+        choices = []
+        for group, tokens_nT1 in enumerate(tokens_gnT1):
+            shortlist_N = self._shortlist(group, scores)
+            inputs_NT, targets_NT = self._batch(tokens_nT1[shortlist_N])
+            choose = self._choose_by_score if scores else self._take
+            choice = choose(shortlist_N, inputs_NT, targets_NT, direction, learning_rate)
+            if self._ranking:
+                choice.predicted = self._ranking.predicted_gn[group]
+                choice.by_prediction = self.method.filter is not None and self._ranking.trusted
+            choices.append(choice)
+        if scores and self.prefilter:
+            self._to_send = features_gnF, choices
+        return choices
+
+    def _rank(self, features_gnF: np.ndarray | None) -> Ranking | None:
+        return self.prefilter.rank(features_gnF) if self.prefilter else None
+
+    def _shortlist(self, group: int, scores: bool) -> np.ndarray:
+        """Positions among a group's candidates: the N to be scored, or on a step that is not scored the k picks."""
+        settings = self.settings
+        size, explore = (settings.candidates, settings.amortise.explore) if scores else (settings.picks, 0.0)
+        return self._ranking.shortlist(group, size, explore) if self._ranking else np.arange(size)
+
+    def _aim(self, step: int) -> Direction:
+        """The direction of this step's fresh target samples, which the ranks share out among them."""
+        settings = self.settings.direction
+        with self.recorder:
+            self._model(*self._target(step)).sum().backward()
+        direction = self._running.update(self.recorder, samples=settings.samples)
+        if settings.preconditioner == "none":
+            return direction
+        direction = adam_preconditioned(direction, self._optimizer, dict(self._model.named_parameters()))
+        return direction.low_rank(settings.rank) if settings.rank else direction
+
+    def _take(self, shortlist_N: np.ndarray, inputs_NT: Tensor, targets_NT: Tensor, *_) -> Choice:
+        """Trains on all that are left."""
+        losses_N = self._train_on(inputs_NT, targets_NT)
+        return Choice(shortlist_N, torch.arange(len(losses_N), device=losses_N.device), losses_N)
+
+    def _choose_by_score(
+        self,
+        shortlist_N: np.ndarray,
+        inputs_NT: Tensor,
+        targets_NT: Tensor,
+        direction: Direction | None,
+        learning_rate: float,
+    ) -> Choice:
+        """The method's pass, its picks, and their gradient. With a prefix the losses are those of the scored tokens."""
+        method, prefix = self.method, self.settings.scoring.prefix
+        seen = slice(0, prefix or None)
+        recorded = method.passes == "recorded"
+        losses_N = (self._record if recorded else self._look)(inputs_NT[:, seen], targets_NT[:, seen], direction)
+        measured = method.measure(self.recorder, direction) if recorded else Measured()
+        scores_N = method.score(losses_N, measured)
+        fit_N = torch.isfinite(losses_N)
+        picks = method.pick(scores_N.masked_fill(~fit_N, torch.nan), measured, learning_rate)
+        if recorded and not prefix:
+            self.recorder.add_gradient(picks, self._share)
+            self.recorder.release()
+        else:
+            if recorded:
+                self.recorder.release()
+            self._train_on(inputs_NT[picks], targets_NT[picks])
+        return Choice(
+            shortlist_N,
+            picks,
+            losses_N,
+            measured.first_order_N,
+            _interaction(measured.gram_NN, picks),
+            measured.norms_N,
+            score=scores_N,
+        )
+
+    def _record(self, inputs_NT: Tensor, targets_NT: Tensor, direction: Direction | None) -> Tensor:
+        with self.recorder.along(direction):
+            losses_N = self._model(inputs_NT, targets_NT)
+            losses_N.sum().backward()
+        return losses_N.detach()
+
+    @torch.no_grad()
+    def _look(self, inputs_NT: Tensor, targets_NT: Tensor, _) -> Tensor:
+        return self._model(inputs_NT, targets_NT)
+
+    def _train_on(self, inputs_NT: Tensor, targets_NT: Tensor) -> Tensor:
+        """An ordinary pass, each sample at its weight in the step's mean; the losses [N]."""
+        losses_N = self._model(inputs_NT, targets_NT)
+        (losses_N.sum() * self._share).backward()
+        return losses_N.detach()
+
+    def look_ahead(self, features_gnF: np.ndarray | None) -> None:
+        """Learns what the last scored step brought, and ranks the candidates of the next step (None: there is none).
+
+        On the host: the device may still be at work on this step.
+        """
+        self._ranking = None
+        if self.prefilter:
+            self.prefilter.catch_up()
+            self._ranking = None if features_gnF is None else self._rank(features_gnF)
+
+    def send_scores(self) -> None:
+        """Sends off what this step's scores teach the prefilter, to be learnt on every rank."""
+        if self._to_send is None:
+            return
+        features_gnF, choices = self._to_send
+        self._to_send = None
+        places = [choice.measured for choice in choices]
+        self.prefilter.send(
+            np.stack([features_nF[N] for features_nF, N in zip(features_gnF, places, strict=True)]),
+            np.stack([choice.predicted[N] for choice, N in zip(choices, places, strict=True)]),
+            torch.stack([choice.score for choice in choices]).cpu().numpy(),
+        )
+
+    def state_dict(self) -> dict:
+        """Tensors (DTensors where sharded) of what outlives a step, to be saved with the model's."""
+        state = {}
+        if self._averages:
+            state["direction"] = self._running.state_dict()
+        if self.prefilter:
+            self.prefilter.settle()
+            state["prefilter"] = self.prefilter.state_dict()
+        return state
+
+    def empty_state(self) -> dict:
+        """A state_dict laid out like that of this selector, for a checkpoint to be read into."""
+        state = {}
+        if self._averages:
+            state["direction"] = RunningDirection.empty_state(self.recorder.scored_parameters())
+        if self.prefilter:
+            state["prefilter"] = self.prefilter.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict) -> None:
+        if self._averages:
+            self._running.load_state_dict(state["direction"])
+        if self.prefilter:
+            self.prefilter.load_state_dict(state["prefilter"])
+
+    @property
+    def _averages(self) -> bool:
+        return self.method.aims and self.settings.direction.decay > 0
+
+    def findings(self) -> dict:
+        """What the metrics of the step say of the ranking it went by."""
+        return {} if self._trusted is None else {"prefilter_on": self._trusted, **self.prefilter.judge.findings()}
+
+
+def _interaction(gram_NN: Tensor | None, picks: Tensor) -> Tensor | None:
+    """[N], the sum of <g_i, g_j> over the picks j other than i."""
+    if gram_NN is None:
+        return None
+    # Only columns of picks: a candidate that is not finite must not reach the others by 0 * nan.
+    return gram_NN[:, picks].sum(1).index_add_(0, picks, -gram_NN.diagonal()[picks])

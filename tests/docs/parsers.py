@@ -1,0 +1,95 @@
+"""From a command line in a text to the real parser of the command that it names, and to its entry point."""
+
+from importlib import import_module
+
+import tyro
+from torch.distributed.run import get_args_parser
+
+from pipeline.prepare.recipe import Recipe
+from scripts.bench.__main__ import BENCHMARKS
+from scripts.compare.__main__ import Options as CompareOptions
+from scripts.compare.study import read_study
+from scripts.mix import Mix
+from scripts.prepare.__main__ import Verify
+from scripts.report.__main__ import Options as ReportOptions
+from scripts.train.options import parse as parse_train
+from tests.docs.blocks import ROOT, words_of
+
+BENCH_OPTIONS = {name: f"{name.capitalize()}Options" for name in BENCHMARKS}
+
+
+def command_of(line: str) -> tuple[str, list[str]]:
+    """(name, arguments) of the command that a line starts, torchrun taken off; the name may be make or pip."""
+    program, *words = words_of(line)
+    if program in ("make", "pip"):
+        return program, words
+    if program == "torchrun":
+        launch = get_args_parser().parse_args(words)
+        assert launch.module, line
+        return launch.training_script.removeprefix("scripts."), launch.training_script_args
+    assert (program, words[0]) == ("python", "-m"), line
+    assert words[1].startswith("scripts."), line
+    return words[1].removeprefix("scripts."), words[2:]
+
+
+def check(line: str) -> None:
+    """Raises, or exits as the parser does, where the command would not accept its options. To be called at ROOT."""
+    name, words = command_of(line)
+    CHECKS[name](words)
+
+
+def options_of(benchmark: str) -> type:
+    return getattr(import_module(f"scripts.bench.{benchmark}"), BENCH_OPTIONS[benchmark])
+
+
+def _train(words: list[str]) -> None:
+    parse_train(words).check()
+
+
+def _prepare(words: list[str]) -> None:
+    if words[0] == "verify":
+        tyro.cli(Verify, args=words[1:])
+    else:
+        tyro.cli(Recipe, args=words).check()
+
+
+def _report(words: list[str]) -> None:
+    tyro.cli(ReportOptions, args=["12" if word == "1234" else word for word in words]).check()
+
+
+def _compare(words: list[str]) -> None:
+    chosen = tyro.cli(CompareOptions, args=words)
+    study = read_study(chosen.config, chosen.out, chosen.arms, chosen.seeds, chosen.data_path, chosen.ranks)
+    for trial in study.trials():
+        trial.config.check()
+
+
+def _bench(words: list[str]) -> None:
+    tyro.cli(options_of(words[0]), args=words[1:])
+
+
+def _make(words: list[str]) -> None:
+    (target,) = words
+    assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
+
+
+def _pip(words: list[str]) -> None:
+    assert words == ["install", "."]
+
+
+def _soak(words: list[str]) -> None:
+    assert words == []
+    import_module("scripts.soak")
+
+
+CHECKS = {
+    "train": _train,
+    "prepare": _prepare,
+    "report": _report,
+    "compare": _compare,
+    "bench": _bench,
+    "mix": lambda words: tyro.cli(Mix, args=words),
+    "make": _make,
+    "pip": _pip,
+    "soak": _soak,
+}

@@ -1,0 +1,218 @@
+"""Every command line of the README and of docs/ is accepted by the command's own parser, and runs, or is listed here.
+
+A page's commands run in its order in a folder of their own, with what is appended here to make them small. An entry of
+RUN or NOT_RUN stands for the one command line of its page that it is part of.
+"""
+
+import gzip
+import inspect
+import json
+import os
+import random
+import sys
+from importlib import import_module
+from unittest import mock
+
+import pytest
+
+from scripts.prepare.__main__ import main as prepare
+from selection.log import read_log
+from tests.docs.blocks import PAGES, ROOT, command_lines, read_page
+from tests.docs.parsers import check, command_of
+from tests.helpers.run_example import make_cascade_run, make_dataset, make_run
+
+NET = "--model.n-layer 1 --model.n-head 1 --model.n-embd 8 --train.groups 1"
+TINY = f"{NET} --train.steps 2 --train.warmup-steps 1 --train.eval-samples 2 --train.eval-every 2"
+SMALL = "--vocab-size 300 --seq-len 32"
+REPORT = ""
+
+# What is appended to a command line that runs. Options given twice take the later value.
+RUN = {
+    "README.md": {"--out data/news": SMALL, "--out runs/news": TINY, "report runs/news": REPORT},
+    "docs/running.md": {
+        "json --data-files": SMALL,
+        "verify data/news": "",
+        "verify data/news --drop": "",
+        "--data.path data/demo --out runs/demo": TINY,
+        "--out runs/one-process": TINY,
+        "--out runs/exact": TINY,
+        "--out runs/regular": TINY,
+        "--data.path data/demo --out runs/demo --train.resume auto": TINY.replace("steps 2", "steps 3", 1),
+    },
+    "docs/results.md": {"--only plays verse": "", "--out data/plays": SMALL, "--out runs/plays-3": TINY},
+    "docs/log.md": {
+        f"report runs/{rest}": REPORT
+        for rest in (
+            "demo",
+            "demo --html",
+            "demo --sample",
+            "demo --document",
+            "demo --source",
+            "demo --step",
+            "demo --ask bias",
+            "mine --ask predictor",
+            "demo --against runs/other",
+            "demo --ask samples",
+        )
+    },
+}
+
+FRESH = "makes an environment and takes minutes; continuous integration runs it"
+MINUTES = "takes minutes; the tests of its folder run it small"
+GPUS = "needs GPUs, or takes weeks"
+HUB = "needs the hub; tests/pipeline/corpora/test_files.py streams from a stand-in"
+AFAR = "needs a place elsewhere; tests/pipeline/dataset/test_remote.py has one on loopback"
+INSTALLED = "reads all that is installed here; tests/pipeline/corpora and tests/scripts/test_mix.py do it small"
+NOT_RUN = {
+    "README.md": {"make demo": FRESH, "make test": FRESH, "pip install .": "makes an installation"},
+    "docs/running.md": {
+        "installed-docs": INSTALLED,
+        "openwebtext": HUB,
+        "--standalone --nproc-per-node 8": GPUS,
+        "--nnodes 4": GPUS,
+        "--data.path https": AFAR,
+        "--data.path s3": AFAR,
+        "--data.path 'pipe": AFAR,
+        "scripts.mix": INSTALLED,
+        "scripts.compare": MINUTES,
+        "scripts.soak": MINUTES,
+        "make demo": FRESH,
+    },
+    "docs/results.md": {
+        "--out data/mix.jsonl.gz": INSTALLED,
+        "--data-files data/mix.jsonl.gz": INSTALLED,
+        "--out runs/study": MINUTES,
+        "--out runs/homogeneous": MINUTES,
+        "--out runs/demo-regular": "docs/running.md has it too, and there it runs",
+        "--out runs/scored": MINUTES,
+        "scripts.bench predictor": MINUTES,
+        "make demo": FRESH,
+    },
+    "docs/costs.md": {
+        "bench step --rounds": MINUTES,
+        "--out runs/stages": MINUTES,
+        "bench step --run": MINUTES,
+        "bench log": MINUTES,
+        "bench log --amortised": MINUTES,
+        "bench loader --rounds": MINUTES,
+        "bench loader --run": MINUTES,
+    },
+    "docs/guarantees.md": {"make test": FRESH, "scripts.soak": MINUTES, "verify data/owt --drop": HUB},
+}
+
+
+def entry_of(page: str, command: str) -> str | None:
+    """The entry that stands for a command line: the longest that is part of it."""
+    entries = [*RUN.get(page, {}), *NOT_RUN.get(page, {})]
+    return max((entry for entry in entries if entry in command), key=len, default=None)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_line_has_its_entry_and_every_entry_its_command_line(page):
+    listed = [*RUN.get(page, {}), *NOT_RUN.get(page, {})]
+    found = [entry_of(page, command) for command in command_lines(read_page(page))]
+    assert sorted(found, key=str) == sorted(listed)
+    assert all(NOT_RUN.get(page, {"": "none"}).values())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_line_is_accepted_by_its_parser(page, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    for command in command_lines(read_page(page)):
+        try:
+            check(command)
+        except (SystemExit, Exception) as error:
+            told = capsys.readouterr()
+            pytest.fail(f"{page}: {command}\n{error!r}\n{told.out}{told.err}")
+
+
+WORDS = "the model reads text and predicts what word comes next in every line of it".split()
+
+
+def write_texts(folder, sources) -> None:
+    """Sentences of few words by source, as JSON Lines in folder/*.jsonl.gz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(0)
+    for source in sources:
+        lines = []
+        for number in range(90):
+            words = draw.choices(WORDS, k=90) if source == sources[0] else draw.choices(WORDS[:5], k=90)
+            lines.append(json.dumps({"id": f"{source}-{number}", "source": source, "text": " ".join(words)}) + "\n")
+        (folder / f"{source}.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with the texts that the pages speak of, and the project's configurations."""
+    os.symlink(ROOT / "scripts", tmp_path / "scripts")
+    monkeypatch.chdir(tmp_path)
+    write_texts(tmp_path / "news", ["news", "other"])
+    write_texts(tmp_path / "parts", ["plays", "verse", "manual"])
+    parts = sorted((tmp_path / "parts").glob("*.gz"))
+    (tmp_path / "mixed.jsonl.gz").write_bytes(b"".join(path.read_bytes() for path in parts))
+    return tmp_path
+
+
+def run_commands(page: str, replaced: dict[str, str]) -> list[str]:
+    """Runs the page's command lines that have an entry in RUN, in their order; the entries."""
+    ran = []
+    for command in command_lines(read_page(page)):
+        entry = entry_of(page, command)
+        if entry in RUN[page]:
+            name, words = command_of(command)
+            words = [replaced.get(word, word) for word in words] + RUN[page][entry].split()
+            main = import_module(f"scripts.{name}" if name == "mix" else f"scripts.{name}.__main__").main
+            with mock.patch.object(sys, "argv", [name, *words]):
+                code = main(words) if inspect.signature(main).parameters else main()
+            assert code == 0, f"{page}: {command}"
+            ran.append(entry)
+    return ran
+
+
+def steps_of(run) -> list[int]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["step"] for line in lines if "train_loss" in line]
+
+
+def null_share(run, column: str) -> float:
+    values = read_log(run / "selection")[column]
+    return values.null_count / len(values)
+
+
+def test_the_readmes_three_commands(workplace, capsys):
+    assert run_commands("README.md", {}) == list(RUN["README.md"])
+    assert steps_of(workplace / "runs" / "news") == [0, 1]
+    assert null_share(workplace / "runs" / "news", "predicted") == 0
+    assert "news" in capsys.readouterr().out
+
+
+def test_the_commands_of_running(workplace):
+    options = f"--corpus json --data-files news/*.jsonl.gz --source-field source --target-sources news {SMALL}"
+    assert prepare([*options.split(), "--out", "data/demo"]) == 0
+    assert sorted(run_commands("docs/running.md", {})) == sorted(RUN["docs/running.md"])
+    runs = workplace / "runs"
+    assert steps_of(runs / "demo") == [0, 1, 2]  # begun by one command, and gone on with by the other
+    assert steps_of(runs / "one-process") == [0, 1]
+    assert null_share(runs / "one-process", "first_order") > 0.5  # a prefilter dropped most of what was drawn
+    assert null_share(runs / "exact", "interaction") == 0  # all candidates were scored, at every step
+    assert null_share(runs / "regular", "score") == 1
+    assert {json.loads((run / "ended.json").read_text())["how"] for run in runs.iterdir()} == {"finished"}
+
+
+def test_the_commands_of_results(workplace):
+    assert run_commands("docs/results.md", {}) == list(RUN["docs/results.md"])
+    assert steps_of(workplace / "runs" / "plays-3") == [0, 1]
+
+
+@pytest.mark.parametrize("make", [make_run, make_cascade_run])
+def test_the_commands_of_log(workplace, make, capsys):
+    dataset, _ = make_dataset(workplace / "dataset")
+    runs = workplace / "runs"
+    runs.mkdir()
+    make(runs / "demo", dataset)
+    make_run(runs / "other", dataset)
+    make_cascade_run(runs / "mine", dataset)
+    replaced = {"1234": "12", "100": "9", "NAME": "plain", "ID": "plain-3"}
+    assert run_commands("docs/log.md", replaced) == list(RUN["docs/log.md"])
+    assert (runs / "demo" / "report.html").stat().st_size > 10_000
+    assert "contribution" in capsys.readouterr().out

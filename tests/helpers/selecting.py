@@ -1,0 +1,58 @@
+"""A Selector at work on random tokens: a few optimizer steps, and what they left."""
+
+import numpy as np
+import torch
+
+from model.optimizer import build_adamw, set_learning_rate
+from selection.prefilters.cascade import Prefilter
+from selection.prefilters.ngrams import ngram_features
+from selection.prefilters.registry import PREFILTERS
+from selection.selector import Choice, Selector
+from selection.settings import Selection
+from tests.helpers.recording import CONFIG, gpt2
+
+GROUPS, RATE = 2, 1e-2
+
+
+def tokens(*key: int, samples: int) -> torch.Tensor:
+    """[samples, T + 1], a function of the key; small numbers are more frequent."""
+    draw = np.random.default_rng(key).exponential(4.0, (samples, CONFIG.sequence_length + 1))
+    return torch.from_numpy(draw.astype(np.int64) % CONFIG.vocab_size)
+
+
+def batch(tokens_NT1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return tokens_NT1[:, :-1], tokens_NT1[:, 1:]
+
+
+def build(settings: Selection, seed: int = 0) -> tuple[Selector, torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = gpt2()
+    optimizer = build_adamw(model, learning_rate=RATE, weight_decay=0.1)
+    features = [ngram_features(tokens(kind, samples=24).numpy() // (1 + kind)) for kind in range(3)]
+    prefilter = Prefilter(PREFILTERS[settings.prefilter](*features)) if settings.prefilter else None
+    m = settings.direction.samples
+
+    def target(step: int):
+        return batch(tokens(7, step, samples=m) // 2)
+
+    parts = {"groups": GROUPS, "batch": batch, "target": target, "prefilter": prefilter}
+    return Selector(settings, model, optimizer, **parts), model, optimizer
+
+
+def drawn(settings: Selection, step: int) -> tuple[torch.Tensor, np.ndarray]:
+    """The candidates [G, n, T + 1] of a step and their features."""
+    tokens_GnT1 = torch.stack([tokens(3, step, group, samples=settings.drawn) for group in range(GROUPS)])
+    return tokens_GnT1, np.stack([ngram_features(tokens_nT1.numpy()) for tokens_nT1 in tokens_GnT1])
+
+
+def take_steps(selector: Selector, model, optimizer, steps: range) -> list[list[Choice]]:
+    """Whole optimizer steps; every step's choices."""
+    found = []
+    set_learning_rate(optimizer, RATE)
+    for step in steps:
+        found.append(selector.choose(step, *drawn(selector.settings, step), RATE))
+        selector.look_ahead(drawn(selector.settings, step + 1)[1])
+        selector.send_scores()
+        optimizer.step()
+        optimizer.zero_grad()
+    return found

@@ -1,0 +1,111 @@
+"""Whole runs in every mode, and behind a prefilter."""
+
+import json
+import shutil
+
+import pytest
+
+from selection.log.reader import read_log
+from tests.helpers.runs import DRAWN, LOSSES, log_rows, measured, run, run_on_two_ranks
+
+MODES = [
+    {"selection__direction__rank": 2, "selection__direction__decay": 0.9},
+    {
+        "selection__direction__preconditioner": "adam",
+        "selection__direction__rank": 2,
+        "selection__method": "topk",
+    },
+    {"selection__scoring__prefix": 8, "selection__scoring__parameters": "blocks"},
+    {"selection__interaction__sketch": 4},
+    {"selection__amortise__every": 4, "selection__amortise__drawn": 12},
+    {**DRAWN, "selection__amortise__by": "importance", "selection__direction__targets": 7},
+    {"selection__method": "bottomk"},
+    {"selection__method": "gradnorm"},
+    {"selection__method": "gradnorm", **DRAWN},
+    {"selection__method": "maxloss", "selection__scoring__prefix": 8},
+    {"selection__method": "importance", "selection__candidates": 12},
+]
+CASCADE = {"selection__amortise__every": 2, **DRAWN}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(mode))
+def test_every_mode_chooses_in_its_own_way_and_resumes_exactly(dataset, tmp_path, mode):
+    whole = run(dataset, tmp_path / "whole", **mode)
+    exact = run(dataset, tmp_path / "exact")
+    columns = ("interaction",) if "selection__interaction__sketch" in mode else ("score",)
+    assert log_rows(whole, *columns) != log_rows(exact, *columns)
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step-00000006")
+    run(dataset, cut, train__resume="yes", **mode)
+    assert measured(whole, *LOSSES) == measured(cut, *LOSSES)
+    assert read_log(whole / "selection").equals(read_log(cut / "selection"))
+
+
+def test_a_cascade_logs_the_fate_of_all_that_were_drawn(dataset, tmp_path):
+    """drawn -> N -> k on every other step, drawn -> k between: who was dropped, scored, picked, and by what."""
+    folder = run(dataset, tmp_path / "run", **CASCADE)
+    rows = read_log(folder / "selection").to_pandas()
+    assert len(rows) == 6 * 4 * 12
+    assert rows["predicted"].notna().all()
+    for (step, _), group in rows.groupby(["step", "group"]):
+        scored, fates = step % 2 == 0, group["pick"].value_counts()
+        assert fates.to_dict() == ({-2: 6, -1: 4, 0: 1, 1: 1} if scored else {-2: 10, 0: 1, 1: 1})
+        assert (group["first_order"].notna() == (scored & (group["pick"] > -2))).all()
+        assert (group["loss"].notna() == (group["pick"] > -2)).all()
+        ranked = group.sort_values("predicted", ascending=False, kind="stable")
+        if scored:  # four of the six by prediction, two of the others as they were drawn
+            explored = ranked.iloc[4:].sort_index().iloc[:2]
+            shortlist = {*ranked["sample_id"].iloc[:4], *explored["sample_id"]}
+            assert shortlist == set(group["sample_id"][group["pick"] > -2])
+            best = group[group["pick"] > -2].nlargest(2, "first_order")
+            assert set(best["sample_id"]) == set(group["sample_id"][group["pick"] >= 0])
+        else:
+            assert group["pick"].idxmax() == ranked.index[1]
+            assert group.index[group["pick"] == 0].item() == ranked.index[0]
+    losses = [loss for (loss,) in measured(folder, "train_loss")]
+    picked = rows[rows["pick"] >= 0]
+    assert losses == pytest.approx(picked.groupby("step")["loss"].mean().tolist(), rel=1e-5)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["prefilter_on"] for line in lines if "train_loss" in line] == [True] * 6
+
+
+def test_a_step_that_is_not_scored_trains_as_a_plain_one_on_its_picks(dataset, tmp_path):
+    """With all that is drawn picked, a cascade is a regular run but for the order of its groups' samples."""
+    regular = run(dataset, tmp_path / "regular", selection__method="regular", train__dtype="float64")
+    picked = {"selection__candidates": 2, "selection__amortise__drawn": 2, "selection__amortise__every": 3}
+    cascade = run(dataset, tmp_path / "cascade", train__dtype="float64", **picked)
+    for ours, theirs in zip(measured(cascade, *LOSSES), measured(regular, *LOSSES), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+def test_predictions_learn_from_scores_with_one_step_between(dataset, tmp_path):
+    """What step 0 scored is first used at step 2; a run without learning predicts the same until then."""
+    taught = run(dataset, tmp_path / "taught", **CASCADE)
+    other = run(dataset, tmp_path / "other", **CASCADE, selection__direction__samples=3)  # other scores, the same start
+    ours, theirs = (read_log(folder / "selection").to_pandas() for folder in (taught, other))
+    same = (ours["predicted"] == theirs["predicted"]).groupby(ours["step"]).all()
+    assert same.tolist() == [True, True, False, False, False, False]
+
+
+def test_a_cascade_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
+    one = run(dataset, tmp_path / "one", train__dtype="float64", **CASCADE)
+    two = run_on_two_ranks(dataset, tmp_path / "two", train__dtype="float64", data__workers=1, **CASCADE)
+    identity = ("step", "group", "sample_id", "pick", "predicted")
+    assert log_rows(one, *identity) == log_rows(two, *identity)
+    shutil.rmtree(two / "checkpoints" / "step-00000006")
+    run(dataset, two, train__dtype="float64", train__resume="yes", **CASCADE)
+    assert log_rows(one, *identity) == log_rows(two, *identity)
+
+
+def test_a_prefilter_that_does_not_earn_is_off_and_scores_are_few(dataset, tmp_path, monkeypatch):
+    """Plain draws between scored steps, and one in four of these is scored; it predicts all the same."""
+    monkeypatch.setattr("selection.prefilters.predictor.Predictor.separation", lambda self: 0.5)
+    rows = read_log(run(dataset, tmp_path / "run", train__steps=10, **CASCADE) / "selection").to_pandas()
+    assert sorted(set(rows["step"][rows["first_order"].notna()])) == [0, 8]
+    assert rows["predicted"].notna().all()
+    for (step, _), group in rows.groupby(["step", "group"]):
+        if step in (0, 8):
+            assert (group["pick"].iloc[:6] > -2).all()
+        else:
+            assert group["pick"].iloc[:2].tolist() == [0, 1]

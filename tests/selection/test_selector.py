@@ -1,0 +1,164 @@
+"""The Selector against plain autograd, one sample at a time, in float64; the passes it pays for; its state."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from selection.methods import METHODS
+from selection.settings import Selection, replaced
+from tests.helpers import oracle
+from tests.helpers.recording import close
+from tests.helpers.selecting import GROUPS, RATE, batch, build, drawn, take_steps, tokens
+
+K, N, M = 2, 6, 4
+SCORED = [name for name, method in METHODS.items() if method.passes != "none"]
+
+
+def settings(method: str, **changes) -> Selection:
+    chosen = Selection(method=method, picks=K)
+    if METHODS[method].chooses:
+        chosen = replaced(chosen, "candidates", N)
+    if METHODS[method].aims:
+        chosen = replaced(chosen, "direction.samples", M)
+    for key, value in changes.items():
+        chosen = replaced(chosen, key.replace("__", "."), value)
+    return chosen
+
+
+def gradients(model, pairs) -> torch.Tensor:
+    """Every sample's flat gradient, [N, P]."""
+    return torch.stack([oracle.flat(gradient) for gradient in oracle.gradients_of_samples(model, *pairs)])
+
+
+def expected_scores(method: str, model, pairs) -> torch.Tensor:
+    if method == "maxloss":
+        return model(*pairs).detach()
+    g_NP = gradients(model, pairs)
+    if method == "gradnorm":
+        return g_NP.norm(dim=1)
+    v_P = gradients(model, batch(tokens(7, 0, samples=M) // 2)).mean(0)
+    return -(g_NP @ v_P) if method == "bottomk" else g_NP @ v_P
+
+
+@pytest.mark.parametrize("method", SCORED)
+def test_scores_picks_and_gradient_equal_autograd(method):
+    chosen = settings(method)
+    selector, model, _ = build(chosen)
+    tokens_GnT1, features_GnF = drawn(chosen, 0)
+    expected = [expected_scores(method, model, batch(tokens_NT1)) for tokens_NT1 in tokens_GnT1]
+    choices = selector.choose(0, tokens_GnT1, features_GnF, RATE)
+    assembled = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    for tokens_NT1, choice, expected_N in zip(tokens_GnT1, choices, expected, strict=True):
+        assert close(choice.score, expected_N)
+        assert choice.measured.tolist() == list(range(N))
+        assert close(choice.loss, model(*batch(tokens_NT1)).detach())
+        if method != "greats":  # whose rule has tests of its own
+            assert choice.picks.tolist() == expected_N.topk(K).indices.tolist()
+        (model(*batch(tokens_NT1[choice.picks])).sum() / (GROUPS * K)).backward()
+    for name, parameter in model.named_parameters():
+        assert close(assembled[name], parameter.grad), name
+
+
+def test_interactions_and_norms_equal_autograd():
+    chosen = settings("greats", interaction__curvature=100.0)
+    selector, model, _ = build(chosen)
+    tokens_GnT1, features_GnF = drawn(chosen, 0)
+    gram_NN = [(g @ g.T) for g in (gradients(model, batch(tokens_NT1)) for tokens_NT1 in tokens_GnT1)]
+    for gram, choice in zip(gram_NN, selector.choose(0, tokens_GnT1, features_GnF, RATE), strict=True):
+        others = [[j for j in choice.picks.tolist() if j != i] for i in range(N)]
+        assert close(choice.interaction, torch.stack([gram[i, js].sum() for i, js in enumerate(others)]))
+        assert close(choice.self_norm, gram.diagonal().sqrt())
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "samples"),
+    [
+        ("regular", {}, [K, K]),
+        ("importance", {}, [K, K]),
+        ("maxloss", {}, [N, K, N, K]),
+        ("gradnorm", {}, [N, N]),
+        ("topk", {}, [M, N, N]),
+        ("greats", {}, [M, N, N]),
+        ("topk", {"scoring__prefix": 4}, [M, N, K, N, K]),
+        ("topk", {"amortise__drawn": 12, "amortise__every": 2}, [K, K]),
+    ],
+)
+def test_no_pass_is_paid_for_that_is_not_needed(method, changes, samples):
+    """Samples through the model at step 1, which the amortised one does not score."""
+    chosen = settings(method, **changes)
+    selector, model, _ = build(chosen)
+    passed, forward = [], model.forward
+    model.forward = lambda *pair: passed.append(len(pair[0])) or forward(*pair)
+    selector.choose(1, *drawn(chosen, 1), RATE)
+    assert passed == samples
+
+
+@pytest.mark.parametrize("method", ["topk", "gradnorm", "maxloss"])
+def test_on_steps_between_the_prefilter_picks(method):
+    chosen = settings(method, amortise__drawn=12, amortise__every=2)
+    selector, model, optimizer = build(chosen)
+    (scored, between) = take_steps(selector, model, optimizer, range(2))
+    for choice in scored:
+        assert choice.score.shape == (N,)
+        assert len(set(choice.measured.tolist())) == N
+    for choice in between:
+        assert choice.score is None
+        assert choice.picks.tolist() == np.argsort(-choice.predicted, kind="stable")[:K].tolist()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"direction__decay": 0.9}, {"amortise__drawn": 12, "amortise__every": 2}, {}],
+    ids=["running", "amortised", "nothing"],
+)
+def test_a_restored_selector_goes_on_as_the_saved_one(changes):
+    chosen = settings("topk", **changes)
+    selector, model, optimizer = build(chosen)
+    take_steps(selector, model, optimizer, range(3))
+    kept = copy.deepcopy((list(model.parameters()), optimizer.state_dict(), selector.state_dict()))
+    whole = take_steps(selector, model, optimizer, range(3, 6))
+
+    again, model, optimizer = build(chosen, seed=1)
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), kept[0], strict=True):
+            parameter.copy_(value)
+    optimizer.load_state_dict(kept[1])
+    assert again.empty_state().keys() == kept[2].keys()
+    again.load_state_dict(kept[2])
+    gone_on = take_steps(again, model, optimizer, range(3, 6))
+    for ours, theirs in zip(itertools.chain(*gone_on), itertools.chain(*whole), strict=True):
+        assert ours.picks.tolist() == theirs.picks.tolist()
+        assert torch.equal(ours.loss, theirs.loss)
+
+
+def test_a_prefilter_that_is_not_trusted_rests(monkeypatch):
+    """Plain draws between scored steps, one in four of which is scored."""
+    monkeypatch.setattr("selection.prefilters.predictor.Predictor.separation", lambda self: 0.5)
+    chosen = settings("topk", amortise__drawn=12, amortise__every=2)
+    selector, model, optimizer = build(chosen)
+    found = take_steps(selector, model, optimizer, range(9))
+    assert [step for step, choices in enumerate(found) if choices[0].score is not None] == [0, 8]
+    assert all(choice.picks.tolist() == [0, 1] for choices in found[1:8] for choice in choices)
+
+
+@pytest.mark.parametrize("method", SCORED)
+def test_a_candidate_that_is_not_finite_is_not_picked_and_reaches_nothing(method):
+    chosen = settings(method)
+    selector, model, _ = build(chosen)
+    forward = model.forward
+
+    def broken(inputs_NT, targets_NT):
+        losses_N = forward(inputs_NT, targets_NT)
+        return losses_N * torch.tensor([torch.nan] + [1.0] * (N - 1)) if len(losses_N) == N else losses_N
+
+    model.forward = broken
+    for choice in selector.choose(0, *drawn(chosen, 0), RATE):
+        assert not torch.isfinite(choice.loss[0])
+        assert torch.isfinite(choice.loss[1:]).all()
+        assert len(choice.picks) == K
+        assert 0 not in choice.picks.tolist()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import tempfile
@@ -120,7 +121,8 @@ def test_workers_end_with_a_killed_process(dataset, tmp_path):
     """They share its standard output, which comes to its end when the last of them is gone."""
     (tmp_path / "reads.py").write_text(_READS_AHEAD)
     command = [sys.executable, str(tmp_path / "reads.py"), str(dataset)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    checkout = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=checkout) as process:
         assert process.stdout.readline() == b"reading\n"
         process.kill()
         assert process.communicate(timeout=60) == (b"", None)

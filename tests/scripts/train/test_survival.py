@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -105,7 +106,7 @@ def test_torchrun_restarts_a_run_which_goes_on_by_itself(dataset, whole, tmp_pat
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", "3", str(tmp_path / "train.py")]
     arguments = options(dataset, tmp_path / "run", train__resume="auto", **WHOLE)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
     ended = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     begun = [line.split("steps ")[1].split(",")[0] for line in ended.stdout.splitlines() if "parameters on" in line]

@@ -14,7 +14,7 @@ Shapes: g groups of this rank, n candidates drawn a group, N of them before the 
 F features of a sample.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from .direction import Direction, RunningDirection, adam_preconditioned
 from .ghost import GhostRecorder
 from .methods import METHODS, Measured
 from .prefilters.cascade import Prefilter, Ranking
+from .prefilters.need import Need, SharedRanking
 from .settings import Selection
 
 # While the prefilter is not trusted, one in so many of the steps that are due is scored: enough to notice when it would
@@ -71,6 +72,8 @@ class Selector:
     groups: G, the groups of a step over all ranks: a pick's gradient weighs 1 / (G k). batch: tokens [N, T1] ->
     (inputs, targets), each [N, T], on the model's device. target: for a method that aims, step -> (inputs, targets) of
     this rank's share of the step's target samples, masked where it is padded. prefilter: what settings.prefilter names.
+    lanes: the numbers of this rank's groups among all (default: all of them). watch: for a method that watches,
+    positions among the target samples -> their losses, the same on every rank.
     """
 
     def __init__(
@@ -82,11 +85,14 @@ class Selector:
         groups: int,
         batch: Callable[[Tensor], Batch],
         target: Callable[[int], Batch] | None = None,
-        prefilter: Prefilter | None = None,
+        prefilter: Prefilter | Need | None = None,
+        lanes: Sequence[int] | None = None,
+        watch: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         settings.check()
         self.settings, self.method = settings, METHODS[settings.method](settings)
-        self.prefilter = prefilter
+        self.prefilter, self._watch = prefilter, watch
+        self._lanes = range(groups) if lanes is None else lanes
         self._model, self._optimizer, self._batch, self._target = model, optimizer, batch, target
         self._share = 1 / (groups * settings.picks)
         assert (prefilter is None) == (settings.prefilter is None)
@@ -98,7 +104,7 @@ class Selector:
             # A preconditioned direction is reduced in rank after the preconditioning, the plain one where it is made.
             plain = settings.direction.preconditioner == "none"
             self._running = RunningDirection(settings.direction.decay, settings.direction.rank if plain else 0)
-        self._ranking: Ranking | None = None  # of the step at hand, or looked ahead to
+        self._ranking: Ranking | SharedRanking | None = None  # of the step at hand, or looked ahead to
         self._trusted: bool | None = None  # whether the last step's ranking was; None: there was none
         self._to_send: tuple | None = None
 
@@ -113,8 +119,11 @@ class Selector:
         self, step: int, tokens_gnT1: Tensor, features_gnF: np.ndarray | None, learning_rate: float
     ) -> list[Choice]:
         """Picks in every group, and adds the gradient of the picks. All ranks call it at the same step."""
-        self._ranking = self._ranking or self._rank(features_gnF)
+        self._ranking = self._ranking or self._rank(features_gnF, step)
+        self._step = step
         self._trusted = self._ranking.trusted if self._ranking else None
+        if self.method.watches and step % self.settings.need.every == 0:
+            self.prefilter.hear(self._watch(self.prefilter.watched))
         scores = self.scores_at(step)
         direction = self._aim(step) if scores and self.method.aims else None
         choices = []
@@ -131,8 +140,8 @@ class Selector:
             self._to_send = features_gnF, choices
         return choices
 
-    def _rank(self, features_gnF: np.ndarray | None) -> Ranking | None:
-        return self.prefilter.rank(features_gnF) if self.prefilter else None
+    def _rank(self, features_gnF: np.ndarray | None, step: int) -> Ranking | SharedRanking | None:
+        return self.prefilter.rank(features_gnF, step, self._lanes) if self.prefilter else None
 
     def _shortlist(self, group: int, scores: bool) -> np.ndarray:
         """Positions among a group's candidates: the N to be scored, or on a step that is not scored the k picks."""
@@ -214,7 +223,7 @@ class Selector:
         self._ranking = None
         if self.prefilter:
             self.prefilter.catch_up()
-            self._ranking = None if features_gnF is None else self._rank(features_gnF)
+            self._ranking = None if features_gnF is None else self._rank(features_gnF, self._step + 1)
 
     def send_scores(self) -> None:
         """Sends off what this step's scores teach the prefilter, to be learnt on every rank."""
@@ -260,7 +269,7 @@ class Selector:
 
     def findings(self) -> dict:
         """What the metrics of the step say of the ranking it went by."""
-        return {} if self._trusted is None else {"prefilter_on": self._trusted, **self.prefilter.judge.findings()}
+        return {} if self._trusted is None else {"prefilter_on": self._trusted, **self.prefilter.findings()}
 
 
 def _interaction(gram_NN: Tensor | None, picks: Tensor) -> Tensor | None:

@@ -64,6 +64,28 @@ class AmortiseSettings:
 
 
 @dataclass(frozen=True)
+class FilterSettings:
+    """The choice by text alone."""
+
+    temperature: float = 0.0
+    """Noise on what the filter predicts, in standard deviations of a group's predictions; 0 takes the best."""
+
+
+@dataclass(frozen=True)
+class NeedSettings:
+    """A filter for every cluster of the target text, with shares that follow the clusters' falling losses."""
+
+    clusters: int = 4
+    """Clusters of the target samples, at most; 1 is a single filter."""
+    samples: int = 24
+    """Target samples whose losses are watched, over all clusters."""
+    every: int = 8
+    """Steps from one measurement of their losses to the next."""
+    window: int = 32
+    """Steps over which the fall of a loss is taken."""
+
+
+@dataclass(frozen=True)
 class Selection:
     """How the picks are chosen."""
 
@@ -76,6 +98,8 @@ class Selection:
     direction: DirectionSettings = field(default_factory=DirectionSettings)
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
     interaction: InteractionSettings = field(default_factory=InteractionSettings)
+    filter: FilterSettings = field(default_factory=FilterSettings)
+    need: NeedSettings = field(default_factory=NeedSettings)
     amortise: AmortiseSettings = field(default_factory=AmortiseSettings)
 
     def check(self) -> None:
@@ -88,6 +112,11 @@ class Selection:
             ("direction.targets", direction.targets, 0),
             ("scoring.prefix", self.scoring.prefix, 0),
             ("interaction.sketch", self.interaction.sketch, 0),
+            ("filter.temperature", self.filter.temperature, 0),
+            ("need.clusters", self.need.clusters, 1),
+            ("need.samples", self.need.samples, 1),
+            ("need.every", self.need.every, 1),
+            ("need.window", self.need.window, self.need.every),
             ("amortise.drawn", amortise.drawn, 0),
             ("amortise.every", amortise.every, 1),
         ):
@@ -115,7 +144,7 @@ class Selection:
 
     @property
     def prefilter(self) -> str | None:
-        """The name in PREFILTERS of what ranks candidates by their text, where anything does."""
+        """The name of what ranks candidates by their text, where anything does: one of PREFILTERS, or "need"."""
         return self.amortise.by if self.amortised else METHODS[self.method].filter
 
     @property

@@ -5,8 +5,10 @@ import numpy as np
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader
 from selection.prefilters.cascade import Prefilter
+from selection.prefilters.need import Need
 from selection.prefilters.ngrams import ngram_features
 from selection.prefilters.registry import PREFILTERS
+from selection.settings import Selection
 
 # Samples of each at most: what counting them takes is then seconds, whatever the dataset.
 MOST = 4096
@@ -14,8 +16,8 @@ MOST = 4096
 FRESH = 128
 
 
-def build_prefilter(name: str, manifest: Manifest, targets: np.ndarray) -> Prefilter:
-    """Prefilter `name` of PREFILTERS, from these target samples and as many of the first of split `train`.
+def build_prefilter(chosen: Selection, manifest: Manifest, targets: np.ndarray) -> Prefilter | Need:
+    """What `chosen.prefilter` names, from these target samples and as many of the first of split `train`.
 
     Prepare has shuffled the train samples, so the first ones are a fair sample of them all, in the fewest shards.
     """
@@ -25,4 +27,9 @@ def build_prefilter(name: str, manifest: Manifest, targets: np.ndarray) -> Prefi
     target_nF = ngram_features(SplitReader(manifest, "target").tokens(targets[:most]))
     first = manifest.sample_ids("train", np.arange(most + fresh))
     pool_nF = ngram_features(SplitReader(manifest, "train").tokens(first))
-    return Prefilter(PREFILTERS[name](target_nF, pool_nF[:most], pool_nF[most:]))
+    known = target_nF, pool_nF[:most], pool_nF[most:]
+    if chosen.prefilter == "need":
+        need = chosen.need
+        memory = need.window // need.every + 1
+        return Need(*known, clusters=need.clusters, samples=need.samples, picks=chosen.picks, memory=memory)
+    return Prefilter(PREFILTERS[chosen.prefilter](*known), chosen.filter.temperature)

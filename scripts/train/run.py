@@ -65,7 +65,9 @@ class Run:
             groups=config.train.groups,
             batch=self._batch,
             target=self._target,
-            prefilter=build_prefilter(chosen.prefilter, self.manifest, self.targets) if chosen.prefilter else None,
+            lanes=self.lanes,
+            watch=lambda places: self.held_out["target"].losses(self.model, self.targets[places]),
+            prefilter=build_prefilter(chosen, self.manifest, self.targets) if chosen.prefilter else None,
         )
         self.step, self.seconds, self.skipped_in_a_row = 0, 0.0, 0
         self.stop, self.stops = StopSignal(), False  # this rank's signal, and whether any rank got one

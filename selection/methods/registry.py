@@ -3,7 +3,7 @@
 from .first_order import BottomK, Greats, TopK
 from .method import Method
 from .targetless import GradNorm, MaxLoss
-from .unscored import Importance, Regular
+from .unscored import Importance, Need, Regular
 
 METHODS: dict[str, type[Method]] = {
     "regular": Regular,
@@ -13,4 +13,5 @@ METHODS: dict[str, type[Method]] = {
     "gradnorm": GradNorm,
     "maxloss": MaxLoss,
     "importance": Importance,
+    "need": Need,
 }

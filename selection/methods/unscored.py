@@ -15,5 +15,14 @@ class Importance(Method):
     After Xie et al., "DSIR", NeurIPS 2023, section 3; see selection/prefilters/importance.py.
     """
 
-    passes, filter, reads = "none", "importance", CHOOSING | {"direction.targets"}
+    passes, filter, reads = "none", "importance", CHOOSING | {"direction.targets", "filter.temperature"}
     ranks_by = "what the filter predicts from the n-grams"
+
+
+class Need(Method):
+    """A static filter for every cluster of the target text; the clusters' shares of the picks follow what each still
+    needs, by the falling losses of a few target samples: see selection/prefilters/need.py."""
+
+    passes, filter, watches = "none", "need", True
+    reads = CHOOSING | {"direction.targets"} | {f"need.{key}" for key in ("clusters", "samples", "every", "window")}
+    ranks_by = "the best that a cluster's filter predicts from the n-grams; the clusters take turns by their shares"

@@ -11,6 +11,7 @@ what is scored at step t is first used at step t + 2.
 Shapes: G groups of the step over all ranks, g of this rank, n candidates drawn a group, N shortlisted, F features.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,17 +44,25 @@ class Ranking:
 
 
 class Prefilter:
-    """A predictor, the judge that switches it off while it does not earn, and its learning in turn."""
+    """A predictor, the judge that switches it off while it does not earn, and its learning in turn.
 
-    def __init__(self, predictor: Predictor):
+    temperature: of the noise that predictions get, in standard deviations of a group's; with it the k best are drawn
+    without replacement, more likely the better they are (Gumbel top-k, Kool et al. 2019). 0: none.
+    """
+
+    def __init__(self, predictor: Predictor, temperature: float = 0.0):
+        self._temperature = temperature
         self.predictor, self.judge = predictor, Judge(predictor.separation())
         self.trusted = self.judge.on
         self._sent: _Sent | None = None
         self._learnt = False  # since the last `catch_up`
 
-    def rank(self, features_gnF: np.ndarray) -> Ranking:
-        """The candidates of a step to come, by what `catch_up` learnt last."""
+    def rank(self, features_gnF: np.ndarray, step: int = 0, lanes: Sequence[int] = ()) -> Ranking:
+        """The candidates of a step to come, in the groups of these lanes, by what `catch_up` learnt last."""
         predicted_gn = np.stack([self.predictor.predict(features_nF) for features_nF in features_gnF])
+        if self._temperature:
+            noise_gn = np.stack([gumbel(predicted_gn.shape[1], step, lane) for lane in lanes])
+            predicted_gn = predicted_gn + self._temperature * predicted_gn.std(1, keepdims=True) * noise_gn
         return Ranking(predicted_gn, self.trusted)
 
     def send(self, features_gNF: np.ndarray, predicted_gN: np.ndarray, scores_gN: np.ndarray) -> None:
@@ -79,6 +88,10 @@ class Prefilter:
             self.predictor.refresh()
             self.trusted, self._learnt = self.judge.on, False
 
+    def findings(self) -> dict:
+        """For the metrics: what the judge's witnesses say."""
+        return self.judge.findings()
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Tensors, the same on every rank. Call `settle` before."""
         assert self._sent is None
@@ -91,6 +104,12 @@ class Prefilter:
         self.judge.load_state_dict(arrays)
         self.trusted = bool(arrays["trusted"][0])
         self._learnt = True  # the state may hold what was learnt and not yet used
+
+
+def gumbel(n: int, step: int, lane: int) -> np.ndarray:
+    """Standard Gumbel noise, float32 [n], a function of step and lane: the same whatever rank a group lives on."""
+    bits = np.random.PCG64(np.random.SeedSequence((step, lane))).random_raw(n)
+    return -np.log(-np.log((bits.astype(np.float64) + 0.5) / 2.0**64)).astype(np.float32)
 
 
 class _Sent:

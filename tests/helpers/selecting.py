@@ -5,6 +5,7 @@ import torch
 
 from model.optimizer import build_adamw, set_learning_rate
 from selection.prefilters.cascade import Prefilter
+from selection.prefilters.need import Need
 from selection.prefilters.ngrams import ngram_features
 from selection.prefilters.registry import PREFILTERS
 from selection.selector import Choice, Selector
@@ -29,13 +30,23 @@ def build(settings: Selection, seed: int = 0) -> tuple[Selector, torch.nn.Module
     model = gpt2()
     optimizer = build_adamw(model, learning_rate=RATE, weight_decay=0.1)
     features = [ngram_features(tokens(kind, samples=24).numpy() // (1 + kind)) for kind in range(3)]
-    prefilter = Prefilter(PREFILTERS[settings.prefilter](*features)) if settings.prefilter else None
+    prefilter = None
+    if settings.prefilter == "need":
+        need = settings.need
+        memory = need.window // need.every + 1
+        prefilter = Need(*features, clusters=need.clusters, samples=need.samples, picks=settings.picks, memory=memory)
+    elif settings.prefilter:
+        prefilter = Prefilter(PREFILTERS[settings.prefilter](*features), settings.filter.temperature)
     m = settings.direction.samples
 
     def target(step: int):
         return batch(tokens(7, step, samples=m) // 2)
 
-    parts = {"groups": GROUPS, "batch": batch, "target": target, "prefilter": prefilter}
+    @torch.no_grad()
+    def watch(places):
+        return model(*batch(tokens(0, samples=24)[places])).numpy()
+
+    parts = {"watch": watch, "groups": GROUPS, "batch": batch, "target": target, "prefilter": prefilter}
     return Selector(settings, model, optimizer, **parts), model, optimizer
 
 

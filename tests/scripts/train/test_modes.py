@@ -24,6 +24,8 @@ MODES = [
     {"selection__method": "gradnorm", **DRAWN},
     {"selection__method": "maxloss", "selection__scoring__prefix": 8},
     {"selection__method": "importance", "selection__candidates": 12},
+    {"selection__method": "importance", "selection__candidates": 12, "selection__filter__temperature": 1.0},
+    {"selection__method": "need", "selection__candidates": 12, "selection__need__every": 2},
 ]
 CASCADE = {"selection__amortise__every": 2, **DRAWN}
 
@@ -109,3 +111,19 @@ def test_a_prefilter_that_does_not_earn_is_off_and_scores_are_few(dataset, tmp_p
             assert (group["pick"].iloc[:6] > -2).all()
         else:
             assert group["pick"].iloc[:2].tolist() == [0, 1]
+
+
+def test_need_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
+    """Its watched samples are dealt to the ranks, and the noise of a temperature depends on the group alone."""
+    for name, mode in (
+        ("need", {"selection__need__every": 2, "selection__need__samples": 5, "selection__need__clusters": 2}),
+        ("importance", {"selection__filter__temperature": 1.0}),
+    ):
+        mode |= {"selection__method": name, "selection__candidates": 12, "train__dtype": "float64"}
+        one = run(dataset, tmp_path / f"{name}-one", **mode)
+        two = run_on_two_ranks(dataset, tmp_path / f"{name}-two", **mode)
+        identity = ("step", "group", "sample_id", "pick", "predicted")
+        assert log_rows(one, *identity) == log_rows(two, *identity)
+        if name == "need":
+            for (ours,), (theirs,) in zip(measured(one, "share"), measured(two, "share"), strict=True):
+                assert ours == pytest.approx(theirs, rel=1e-9)

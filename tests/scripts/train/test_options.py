@@ -67,7 +67,7 @@ def test_bad_paths_and_files_get_one_sentence(dataset, tmp_path, capsys, monkeyp
         ("[train]\nresume = 'maybe'", f"train.resume in {bad} must be one of no, yes, auto, not 'maybe'"),
         (
             "[selection]\nmethod = 'best'",
-            "must be one of regular, greats, topk, bottomk, gradnorm, maxloss, importance, not",
+            "must be one of regular, greats, topk, bottomk, gradnorm, maxloss, importance, need, not",
         ),
         ("train = 3", "must be a section"),
         ("[train", "is not valid TOML"),

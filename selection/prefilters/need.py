@@ -1,0 +1,153 @@
+"""A filter for every cluster of the target text, each filling its share of the picks; shares follow what is learnt.
+
+The clusters are found among the target samples' words (clusters.py). A cluster's filter weighs n-grams as `Importance`
+does: its own text against the pool. What share of the picks it gets is decided by returns. Now and then the losses of
+a few fixed target samples of every cluster are measured, and shares move towards
+
+    size of the cluster * fall of its loss over the window / its present share,
+
+normalised. Left alone they settle where they are proportional to the square roots of size times fall. Falls are of the
+same samples, so that what differs between samples cancels; and since a dozen samples say little, they are drawn
+towards their mean by as much as their own errors explain of the differences between them (empirical Bayes, Efron &
+Morris 1975). No share falls below FLOOR of the cluster's size: what is known would be forgotten unseen.
+
+Everything is numpy on the host and the same on every rank.
+
+Shapes: C clusters, w watched samples of each, g groups of this rank, n candidates drawn a group, F features, B buckets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .clusters import cluster
+from .importance import Importance
+from .judge import SEPARATION
+from .ngrams import count_ngrams
+
+FLOOR = 0.2
+RATE = 0.25  # of the way to the shares that the returns call for, at every measurement
+# Fractions of the golden ratio's family: multiples of them are spread evenly over [0, 1) (Roberts 2018, R2 sequence).
+_STEP, _LANE = 0.7548776662466927, 0.5698402909980532
+
+
+@dataclass(frozen=True)
+class SharedRanking:
+    """predicted_gCn: of this rank's candidates by every cluster's filter, in standard deviations over the pool;
+    turns_gk: whose turn each pick is; trusted: whether the filters tell target text from the pool at all."""
+
+    predicted_gCn: np.ndarray
+    turns_gk: np.ndarray
+    trusted: bool
+
+    @property
+    def predicted_gn(self) -> np.ndarray:
+        """The best that any cluster's filter says."""
+        return self.predicted_gCn.max(1)
+
+    def shortlist(self, group: int, size: int, explore: float = 0.0) -> np.ndarray:
+        """Positions [size] of one group's candidates: clusters take turns, each taking the best that is left."""
+        if not self.trusted:
+            return np.arange(size)
+        left_Cn, picks = self.predicted_gCn[group].copy(), []
+        for turn in self.turns_gk[group, :size]:
+            picks.append(int(np.argmax(left_Cn[turn])))
+            left_Cn[:, picks[-1]] = -np.inf
+        return np.array(picks)
+
+
+class Need:
+    """target_nF, pool_nF: features of the target samples and of samples of the pool; fresh_pF: of further ones of the
+    pool. clusters: C at most; samples: of the target, watched in all; picks: k; memory: measurements that a window
+    spans."""
+
+    def __init__(
+        self,
+        target_nF: np.ndarray,
+        pool_nF: np.ndarray,
+        fresh_pF: np.ndarray,
+        *,
+        clusters: int,
+        samples: int,
+        picks: int,
+        memory: int,
+    ):
+        self._picks, self._memory = picks, memory
+        found_n = cluster(target_nF, clusters)
+        members = [np.flatnonzero(found_n == c) for c in range(found_n.max() + 1)]
+        self.sizes_C = np.array([len(m) for m in members]) / len(found_n)
+        self.shares_C = self.sizes_C.copy()
+        pool = count_ngrams(pool_nF) + 0.5
+        self._weights_CB = np.stack([self._log_ratio(count_ngrams(target_nF[m]) + 0.5, pool) for m in members])
+        known_Cn = np.stack([weights_B[pool_nF].mean(1) for weights_B in self._weights_CB])
+        self._mean_C, self._spread_C = known_Cn.mean(1), np.maximum(known_Cn.std(1), 1e-12)
+        watched = max(1, samples // len(members))
+        # Positions among the target samples, [C w], cluster by cluster, each spread evenly over its own.
+        self.watched = np.concatenate([m[np.arange(watched) * len(m) // watched] for m in members])
+        self._losses: list[np.ndarray] = []
+        self.separation = Importance(target_nF, pool_nF, fresh_pF).separation()
+        self.trusted = self.separation > SEPARATION[True]
+
+    @staticmethod
+    def _log_ratio(target_B: np.ndarray, pool_B: np.ndarray) -> np.ndarray:
+        return (np.log(target_B / target_B.sum()) - np.log(pool_B / pool_B.sum())).astype(np.float32)
+
+    def rank(self, features_gnF: np.ndarray, step: int, lanes: Sequence[int]) -> SharedRanking:
+        """The candidates of `step`, in the groups of these lanes, by the present shares."""
+        raw_gCn = np.stack([[weights_B[f_nF].mean(1) for weights_B in self._weights_CB] for f_nF in features_gnF])
+        predicted_gCn = (raw_gCn - self._mean_C[:, None]) / self._spread_C[:, None]
+        turns_gk = np.stack([turns(self.shares_C, self._picks, step * _STEP + lane * _LANE) for lane in lanes])
+        return SharedRanking(predicted_gCn.astype(np.float32), turns_gk, self.trusted)
+
+    def hear(self, losses: np.ndarray) -> None:
+        """Takes in the losses of the watched samples, [C w], and moves the shares."""
+        self._losses = [*self._losses, losses.reshape(len(self.sizes_C), -1)][-self._memory :]
+        if len(self._losses) > 1:
+            self.shares_C = moved(self.shares_C, self.sizes_C, self._losses[0] - self._losses[-1])
+
+    def catch_up(self) -> None:
+        """Nothing is on its way: what is heard counts at once."""
+
+    settle = catch_up
+
+    def findings(self) -> dict:
+        """For the metrics: every cluster's share of the picks, and the loss of its watched samples."""
+        known = self._losses[-1].mean(1).tolist() if self._losses else [None] * len(self.sizes_C)
+        return {"share": self.shares_C.tolist(), "cluster_loss": known}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Tensors, the same on every rank."""
+        losses_sCw = np.zeros((self._memory, len(self.sizes_C), len(self.watched) // len(self.sizes_C)))
+        losses_sCw[: len(self._losses)] = self._losses if self._losses else 0
+        arrays = {"shares": self.shares_C, "losses": losses_sCw, "heard": np.array([len(self._losses)])}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.shares_C = state["shares"].numpy().copy()
+        self._losses = list(state["losses"].numpy()[: int(state["heard"])].copy())
+
+
+def moved(shares_C: np.ndarray, sizes_C: np.ndarray, falls_Cw: np.ndarray) -> np.ndarray:
+    """The shares after a measurement of how far the watched samples' losses fell over the window."""
+    falls_C = falls_Cw.mean(1)
+    if len(falls_C) > 1 and falls_Cw.shape[1] > 1:
+        noise = float(np.mean(falls_Cw.var(1, ddof=1) / falls_Cw.shape[1]))
+        true = max(0.0, float(falls_C.var(ddof=1)) - noise)
+        falls_C = falls_C.mean() + (falls_C - falls_C.mean()) * (true / (true + noise) if true else 0.0)
+    wanted_C = sizes_C * np.maximum(falls_C, 0) / shares_C
+    if not np.isfinite(wanted_C).all() or wanted_C.sum() <= 0:
+        return shares_C
+    shares_C = shares_C + RATE * (wanted_C / wanted_C.sum() - shares_C)
+    shares_C = np.maximum(shares_C, FLOOR * sizes_C)
+    return shares_C / shares_C.sum()
+
+
+def turns(shares_C: np.ndarray, size: int, offset: float) -> np.ndarray:
+    """Whose turn it is, [size]: systematic sampling, so that every cluster gets its share to within one pick.
+
+    The fraction of `offset`, where that is spread evenly over groups and steps, makes fractions of a pick add up.
+    """
+    places = (np.arange(size) + offset % 1) / size
+    return np.minimum(np.searchsorted(np.cumsum(shares_C), places, side="right"), len(shares_C) - 1)

@@ -1,0 +1,129 @@
+"""Clusters that are there are found; shares go where losses fall; turns keep them; the state is all there is."""
+
+import numpy as np
+import pytest
+
+from selection.prefilters.clusters import cluster
+from selection.prefilters.need import FLOOR, RATE, Need, SharedRanking, moved, turns
+from selection.prefilters.ngrams import ngram_features
+
+
+def topic(seed: int, samples: int, words: range) -> np.ndarray:
+    """Tokens [samples, 33] of these words and of some that every text has."""
+    draw = np.random.default_rng(seed)
+    tokens = draw.choice(np.array(words), (samples, 33))
+    return np.where(draw.random(tokens.shape) < 0.3, draw.integers(0, 10, tokens.shape), tokens)
+
+
+TARGET = np.concatenate([topic(1, 40, range(20, 60)), topic(2, 20, range(60, 100))])
+POOL = np.concatenate([topic(3, 30, range(100, 200)), topic(4, 30, range(20, 100))])
+
+
+def test_clusters_are_the_topics_largest_first():
+    found = cluster(ngram_features(TARGET), 2)
+    assert found.tolist() == [0] * 40 + [1] * 20
+    shuffled = np.random.default_rng(0).permutation(60)
+    assert (cluster(ngram_features(TARGET[shuffled]), 2) == found[shuffled]).all()
+
+
+def test_one_cluster_and_few_samples_are_all_one():
+    assert cluster(ngram_features(TARGET), 1).tolist() == [0] * 60
+    assert cluster(ngram_features(TARGET[:3]), 2).tolist() == [0] * 3
+
+
+def test_samples_that_are_all_alike_are_clustered_too():
+    assert set(cluster(ngram_features(np.repeat(TARGET[:1], 12, axis=0)), 4)) == {0}
+
+
+MIXED = TARGET[np.random.default_rng(9).permutation(60)]
+
+
+def need(**changes) -> Need:
+    parts = {"clusters": 2, "samples": 8, "picks": 4, "memory": 3} | changes
+    return Need(ngram_features(MIXED), ngram_features(POOL), ngram_features(topic(5, 30, range(100, 200))), **parts)
+
+
+def test_shares_begin_as_the_targets_mix_and_samples_of_every_cluster_are_watched():
+    ours = need()
+    assert ours.shares_C == pytest.approx([2 / 3, 1 / 3])
+    assert cluster(ngram_features(MIXED), 2)[ours.watched].tolist() == [0] * 4 + [1] * 4
+    assert len(set(ours.watched.tolist())) == 8
+    assert ours.trusted
+
+
+def test_a_cluster_picks_by_its_own_text():
+    ours = need()
+    candidates = np.concatenate([topic(6, 3, range(100, 200)), topic(7, 3, range(20, 60)), topic(8, 3, range(60, 100))])
+    ranking = ours.rank(ngram_features(candidates)[None], step=0, lanes=[0])
+    assert set(ranking.predicted_gCn[0, 0].argsort()[-3:]) == {3, 4, 5}
+    assert set(ranking.predicted_gCn[0, 1].argsort()[-3:]) == {6, 7, 8}
+    picks = ranking.shortlist(0, 4)
+    assert len(set(picks.tolist())) == 4
+    assert [pick >= 6 for pick in picks] == [turn == 1 for turn in ranking.turns_gk[0]]
+
+
+def test_turns_by_hand():
+    predicted = np.array([[[3.0, 2.0, 1.0, 0.0], [2.0, 5.0, 4.0, 0.0]]])
+    ranking = SharedRanking(predicted, np.array([[0, 1, 1, 0]]), trusted=True)
+    assert ranking.shortlist(0, 4).tolist() == [0, 1, 2, 3]
+    assert SharedRanking(predicted, np.array([[1, 0]]), trusted=True).shortlist(0, 2).tolist() == [1, 0]
+    assert SharedRanking(predicted, np.array([[1, 0]]), trusted=False).shortlist(0, 2).tolist() == [0, 1]
+    assert ranking.predicted_gn.tolist() == [[3.0, 5.0, 4.0, 0.0]]
+
+
+def test_turns_keep_the_shares_over_many_groups():
+    shares = np.array([0.55, 0.33, 0.12])
+    counts = [np.bincount(turns(shares, 8, step * 0.7548776662466927 + 0.3), minlength=3) for step in range(1000)]
+    assert np.mean(counts, axis=0) / 8 == pytest.approx(shares, abs=2e-3)
+    assert (np.abs(np.array(counts) - 8 * shares) <= 1).all()
+
+
+def test_shares_move_by_returns():
+    sizes, shares = np.array([0.5, 0.5]), np.array([0.4, 0.6])
+    falls = np.array([[0.2, 0.2], [0.1, 0.1]])  # without error: nothing is drawn together
+    wanted = np.array([0.5 * 0.2 / 0.4, 0.5 * 0.1 / 0.6])
+    expected = shares + RATE * (wanted / wanted.sum() - shares)
+    assert moved(shares, sizes, falls) == pytest.approx(expected)
+
+
+def test_falls_that_their_errors_explain_count_as_equal():
+    sizes, shares = np.array([0.5, 0.5]), np.array([0.4, 0.6])
+    noisy = np.array([[1.0, -0.6], [0.9, -0.7]])
+    wanted = np.array([1 / 0.4, 1 / 0.6])
+    assert moved(shares, sizes, noisy) == pytest.approx(shares + RATE * (wanted / wanted.sum() - shares))
+
+
+def test_shares_settle_where_returns_are_equal_and_keep_the_floor():
+    sizes = np.array([0.5, 0.3, 0.2])
+    falls = np.array([[0.4, 0.4], [0.1, 0.1], [0.0, 0.0]])
+    shares = sizes
+    for _ in range(200):
+        shares = moved(shares, sizes, falls)
+    assert shares[2] == pytest.approx(FLOOR * 0.2, rel=0.1)
+    assert shares[0] / shares[1] == pytest.approx((0.5 * 0.4 / (0.3 * 0.1)) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("falls", [np.full((2, 2), -0.1), np.full((2, 2), np.nan)])
+def test_nothing_that_falls_moves_nothing(falls):
+    shares = np.array([0.4, 0.6])
+    assert moved(shares, np.array([0.5, 0.5]), falls).tolist() == [0.4, 0.6]
+
+
+def test_one_cluster_has_it_all():
+    ours = need(clusters=1)
+    for loss in (5.0, 4.0, 3.5):
+        ours.hear(np.full(8, loss))
+    assert ours.shares_C.tolist() == [1.0]
+
+
+def test_a_restored_one_goes_on_as_the_saved_one():
+    losses = np.random.default_rng(0).normal(4, 0.1, (6, 8)) - np.arange(6)[:, None] * 0.1
+    saved, restored = need(), need()
+    for measured in losses[:4]:
+        saved.hear(measured)
+    restored.load_state_dict(saved.state_dict())
+    for measured in losses[4:]:
+        saved.hear(measured)
+        restored.hear(measured)
+    assert saved.findings() == restored.findings()
+    assert saved.shares_C.tolist() != [2 / 3, 1 / 3]

@@ -25,7 +25,7 @@ from .direction import Direction, RunningDirection, adam_preconditioned
 from .ghost import GhostRecorder
 from .methods import METHODS, Measured
 from .prefilters.cascade import Prefilter, Ranking
-from .prefilters.need import Need, SharedRanking
+from .prefilters.need import SharedFilters, SharedRanking
 from .settings import Selection
 
 # While the prefilter is not trusted, one in so many of the steps that are due is scored: enough to notice when it would
@@ -85,7 +85,7 @@ class Selector:
         groups: int,
         batch: Callable[[Tensor], Batch],
         target: Callable[[int], Batch] | None = None,
-        prefilter: Prefilter | Need | None = None,
+        prefilter: Prefilter | SharedFilters | None = None,
         lanes: Sequence[int] | None = None,
         watch: Callable[[np.ndarray], np.ndarray] | None = None,
     ):

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from selection.prefilters.importance import Importance
+from selection.prefilters.importance import ImportanceWeights
 from selection.prefilters.ngrams import BUCKETS
 from selection.prefilters.predictor import FORGETTING, SHRINKAGE, Predictor
 
@@ -239,11 +239,11 @@ def variants(samples: Samples) -> dict[str, dict[str, Callable[[], Variant]]]:
     return {
         f"all {len(samples.target)} target samples": {
             "shipped": shipped(every),
-            "n-gram importance, static": shipped(every, Importance),
+            "n-gram importance, static": shipped(every, ImportanceWeights),
         },
         f"{FEW} target samples": {
             "shipped": shipped(few),
-            "n-gram importance, static": shipped(few, Importance),
+            "n-gram importance, static": shipped(few, ImportanceWeights),
             "ridge, penalty 1": partial(Ridge, samples, 1.0, few),
             "network, Adam at 0.01": partial(Network, samples, 0.01, few),
         },

@@ -5,7 +5,7 @@ import numpy as np
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader
 from selection.prefilters.cascade import Prefilter
-from selection.prefilters.need import Need
+from selection.prefilters.need import SharedFilters
 from selection.prefilters.ngrams import ngram_features
 from selection.prefilters.registry import PREFILTERS
 from selection.settings import Selection
@@ -16,7 +16,7 @@ MOST = 4096
 FRESH = 128
 
 
-def build_prefilter(chosen: Selection, manifest: Manifest, targets: np.ndarray) -> Prefilter | Need:
+def build_prefilter(chosen: Selection, manifest: Manifest, targets: np.ndarray) -> Prefilter | SharedFilters:
     """What `chosen.prefilter` names, from these target samples and as many of the first of split `train`.
 
     Prepare has shuffled the train samples, so the first ones are a fair sample of them all, in the fewest shards.
@@ -31,5 +31,5 @@ def build_prefilter(chosen: Selection, manifest: Manifest, targets: np.ndarray) 
     if chosen.prefilter == "need":
         need = chosen.need
         memory = need.window // need.every + 1
-        return Need(*known, clusters=need.clusters, samples=need.samples, picks=chosen.picks, memory=memory)
+        return SharedFilters(*known, clusters=need.clusters, samples=need.samples, picks=chosen.picks, memory=memory)
     return Prefilter(PREFILTERS[chosen.prefilter](*known), chosen.filter.temperature)

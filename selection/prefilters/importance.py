@@ -5,7 +5,7 @@ import numpy as np
 from .predictor import Predictor
 
 
-class Importance(Predictor):
+class ImportanceWeights(Predictor):
     """The log of how much more frequent an n-gram is in the target text than in the pool; it learns from no score."""
 
     def learn(self, features_GNF: np.ndarray, scores_GN: np.ndarray) -> None:

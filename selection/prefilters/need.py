@@ -1,8 +1,8 @@
 """A filter for every cluster of the target text, each filling its share of the picks; shares follow what is learnt.
 
-The clusters are found among the target samples' words (clusters.py). A cluster's filter weighs n-grams as `Importance`
-does: its own text against the pool. What share of the picks it gets is decided by returns. Now and then the losses of
-a few fixed target samples of every cluster are measured, and shares move towards
+The clusters are found among the target samples' words (clusters.py). A cluster's filter weighs n-grams as
+`ImportanceWeights` does: its own text against the pool. What share of the picks it gets is decided by returns. Now and
+then the losses of a few fixed target samples of every cluster are measured, and shares move towards
 
     size of the cluster * fall of its loss over the window / its present share,
 
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from .clusters import cluster
-from .importance import Importance
+from .importance import ImportanceWeights
 from .judge import SEPARATION
 from .ngrams import count_ngrams
 
@@ -58,7 +58,7 @@ class SharedRanking:
         return np.array(picks)
 
 
-class Need:
+class SharedFilters:
     """target_nF, pool_nF: features of the target samples and of samples of the pool; fresh_pF: of further ones of the
     pool. clusters: C at most; samples: of the target, watched in all; picks: k; memory: measurements that a window
     spans."""
@@ -87,7 +87,7 @@ class Need:
         # Positions among the target samples, [C w], cluster by cluster, each spread evenly over its own.
         self.watched = np.concatenate([m[np.arange(watched) * len(m) // watched] for m in members])
         self._losses: list[np.ndarray] = []
-        self.separation = Importance(target_nF, pool_nF, fresh_pF).separation()
+        self.separation = ImportanceWeights(target_nF, pool_nF, fresh_pF).separation()
         self.trusted = self.separation > SEPARATION[True]
 
     @staticmethod

@@ -6,8 +6,8 @@ the candidates it came in, shrunk towards zero where it came seldom; a sample's 
 n-grams. Scores of one step oscillate with the optimizer; means over many steps keep what persists.
 
 It starts from the target text itself: every target sample counts as a candidate of score +1, and as many samples of
-the pool as candidates of score -1. With plenty of target text this is nearly an n-gram importance filter (`Importance`,
-after Xie et al., "DSIR", NeurIPS 2023), with little of it the measured scores soon outweigh it.
+the pool as candidates of score -1. With plenty of target text this is nearly an n-gram importance filter
+(`ImportanceWeights`, after Xie et al., "DSIR", NeurIPS 2023), with little of it the measured scores soon outweigh it.
 
 Everything is numpy on the host, in a fixed order: the same numbers on every rank and at any number of ranks. Memory is
 constant, about 5 MB, 1.3 MB of it in a checkpoint. Why these features and this rule: `scripts.bench predictor` measures

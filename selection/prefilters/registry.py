@@ -1,6 +1,6 @@
 """Every prefilter by name: what ranks candidates by their text, before the model runs."""
 
-from .importance import Importance
+from .importance import ImportanceWeights
 from .predictor import Predictor
 
-PREFILTERS = {"predictor": Predictor, "importance": Importance}
+PREFILTERS = {"predictor": Predictor, "importance": ImportanceWeights}

@@ -83,6 +83,7 @@ NOT_RUN = {
         "--data-files data/mix.jsonl.gz": INSTALLED,
         "--out runs/study": MINUTES,
         "--out runs/homogeneous": MINUTES,
+        "--out runs/need": MINUTES,
         "--out runs/demo-regular": "docs/running.md has it too, and there it runs",
         "--out runs/scored": MINUTES,
         "scripts.bench predictor": MINUTES,

@@ -5,7 +5,7 @@ import torch
 
 from model.optimizer import build_adamw, set_learning_rate
 from selection.prefilters.cascade import Prefilter
-from selection.prefilters.need import Need
+from selection.prefilters.need import SharedFilters
 from selection.prefilters.ngrams import ngram_features
 from selection.prefilters.registry import PREFILTERS
 from selection.selector import Choice, Selector
@@ -34,7 +34,9 @@ def build(settings: Selection, seed: int = 0) -> tuple[Selector, torch.nn.Module
     if settings.prefilter == "need":
         need = settings.need
         memory = need.window // need.every + 1
-        prefilter = Need(*features, clusters=need.clusters, samples=need.samples, picks=settings.picks, memory=memory)
+        prefilter = SharedFilters(
+            *features, clusters=need.clusters, samples=need.samples, picks=settings.picks, memory=memory
+        )
     elif settings.prefilter:
         prefilter = Prefilter(PREFILTERS[settings.prefilter](*features), settings.filter.temperature)
     m = settings.direction.samples

@@ -12,7 +12,7 @@ from scripts.bench import step as bench_step
 from scripts.bench.__main__ import main
 from scripts.bench.modes import DRAWN, Bench, Mode, batch
 from scripts.bench.step import StepOptions, build_bench, every_mode
-from selection.prefilters.importance import Importance
+from selection.prefilters.importance import ImportanceWeights
 from selection.prefilters.ngrams import ngram_features
 from selection.settings import AmortiseSettings, DirectionSettings, Selection
 from tests.helpers.runs import run
@@ -72,7 +72,7 @@ def test_modes_leave_the_gradient_of_the_picks_they_stand_for():
     with torch.no_grad():
         losses_N = bench.model(*batch(bench.pool_nT1[:N]))
     features_nF, target_nF = (ngram_features(tokens.numpy()) for tokens in (bench.pool_nT1, bench.target_nT1))
-    predicted_n = torch.from_numpy(Importance(target_nF, features_nF, features_nF).predict(features_nF))
+    predicted_n = torch.from_numpy(ImportanceWeights(target_nF, features_nF, features_nF).predict(features_nF))
     exact, norms = by_target(bench, k, N), of_picks(bench, per_sample(bench, N, 16).norm(dim=1))
     expected = {
         "plain, k": of_picks(bench, -torch.arange(N)),

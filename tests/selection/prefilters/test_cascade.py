@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from selection.prefilters.cascade import Prefilter, Ranking
-from selection.prefilters.importance import Importance
+from selection.prefilters.importance import ImportanceWeights
 from selection.prefilters.ngrams import ngram_features
 from selection.prefilters.predictor import Predictor
 from tests.helpers.ranks import on_ranks
@@ -81,7 +81,7 @@ def test_one_that_does_not_separate_and_has_no_score_is_not_trusted():
 
 
 def test_importance_never_learns():
-    ours, features_gNF = prefilter(Importance), samples(4, (2, 5))
+    ours, features_gNF = prefilter(ImportanceWeights), samples(4, (2, 5))
     before = ours.rank(features_gNF).predicted_gn
     ours.send(features_gNF, before, np.random.default_rng(5).random((2, 5)))
     ours.catch_up()

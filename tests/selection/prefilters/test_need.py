@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selection.prefilters.clusters import cluster
-from selection.prefilters.need import FLOOR, RATE, Need, SharedRanking, moved, turns
+from selection.prefilters.need import FLOOR, RATE, SharedFilters, SharedRanking, moved, turns
 from selection.prefilters.ngrams import ngram_features
 
 
@@ -38,9 +38,11 @@ def test_samples_that_are_all_alike_are_clustered_too():
 MIXED = TARGET[np.random.default_rng(9).permutation(60)]
 
 
-def need(**changes) -> Need:
+def need(**changes) -> SharedFilters:
     parts = {"clusters": 2, "samples": 8, "picks": 4, "memory": 3} | changes
-    return Need(ngram_features(MIXED), ngram_features(POOL), ngram_features(topic(5, 30, range(100, 200))), **parts)
+    return SharedFilters(
+        ngram_features(MIXED), ngram_features(POOL), ngram_features(topic(5, 30, range(100, 200))), **parts
+    )
 
 
 def test_shares_begin_as_the_targets_mix_and_samples_of_every_cluster_are_watched():

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from selection.prefilters.importance import Importance
+from selection.prefilters.importance import ImportanceWeights
 from selection.prefilters.ngrams import BUCKETS, ngram_features
 from selection.prefilters.predictor import FORGETTING, SHRINKAGE, Predictor
 
@@ -81,7 +81,7 @@ def test_it_starts_from_target_text_and_the_pool():
     for bucket in (*hashed[0], *hashed[1]):
         here, there = hashed[0][bucket], hashed[1][bucket]
         assert ours.weights[bucket] == pytest.approx((here - there) / (here + there + SHRINKAGE), rel=1e-6)
-    rival = predictor(target, pool, kind=Importance)
+    rival = predictor(target, pool, kind=ImportanceWeights)
     total = [6 * 59 + BUCKETS / 2] * 2
     for bucket in (*hashed[0], *hashed[1]):
         shares = [(count[bucket] + 0.5) / whole for count, whole in zip(hashed, total, strict=True)]
@@ -121,7 +121,7 @@ def test_learning_changes_predictions_only_at_the_refresh():
     assert (again.predict(features_GNF[0]) == expected).all()
 
 
-@pytest.mark.parametrize("kind", [Predictor, Importance])
+@pytest.mark.parametrize("kind", [Predictor, ImportanceWeights])
 def test_separation_is_measured_on_target_text_that_was_not_counted(kind):
     """Of one kind of text every sample is as good as another: had a sample's own n-grams counted, it would be 1."""
     alike = predictor(draw_tokens(200, seed=1), draw_tokens(200, seed=2), draw_tokens(128, seed=3), kind)

@@ -11,7 +11,6 @@ those of the rest of the pool, and only their order tells it apart. The source c
 
 import gzip
 import json
-import os
 import random
 import re
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import tyro
 
+from pipeline.atomic import replacing
 from pipeline.corpora.document import Document
 from pipeline.corpora.registry import read_corpus
 
@@ -73,13 +73,11 @@ def write(documents: Iterator[Document], out: Path) -> dict[str, int]:
     """Writes them, the same bytes for the same documents; characters by source."""
     characters: Counter = Counter()
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    with open(temporary, "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+    with replacing(out) as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
         for document in documents:
             characters[document.source] += len(document.text)
             record = {"id": document.id, "source": document.source, "text": document.text}
             file.write((json.dumps(record) + "\n").encode())
-    os.replace(temporary, out)
     return dict(characters)
 
 

@@ -39,7 +39,14 @@ RUN = {
         "--out runs/regular": TINY,
         "--data.path data/demo --out runs/demo --train.resume auto": TINY.replace("steps 2", "steps 3", 1),
     },
-    "docs/results.md": {"--only plays verse": "", "--out data/plays": SMALL, "--out runs/plays-3": TINY},
+    "docs/results.md": {
+        "--only plays verse": "",
+        "--out data/plays": SMALL,
+        "--out runs/plays-3": TINY,
+        "--out runs/scored": f"{TINY} --train.steps 24 --train.eval-every 24 --train.checkpoint-every 8",
+        "scripts.bench predictor": "--draws 1",
+    },
+    "docs/costs.md": {"--out runs/stages": f"{TINY} --train.steps 3 --train.checkpoint-every 1"},
     "docs/log.md": {
         f"report runs/{rest}": REPORT
         for rest in (
@@ -85,13 +92,10 @@ NOT_RUN = {
         "--out runs/homogeneous": MINUTES,
         "--out runs/need": MINUTES,
         "--out runs/demo-regular": "docs/running.md has it too, and there it runs",
-        "--out runs/scored": MINUTES,
-        "scripts.bench predictor": MINUTES,
         "make demo": FRESH,
     },
     "docs/costs.md": {
         "bench step --rounds": MINUTES,
-        "--out runs/stages": MINUTES,
         "bench step --run": MINUTES,
         "bench log": MINUTES,
         "bench log --amortised": MINUTES,
@@ -154,6 +158,12 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+def prepare_dataset(out: str) -> None:
+    """A dataset that a page's commands read, and that is made by a command in NOT_RUN."""
+    options = f"--corpus json --data-files news/*.jsonl.gz --source-field source --target-sources news {SMALL}"
+    assert prepare([*options.split(), "--out", out]) == 0
+
+
 def run_commands(page: str, replaced: dict[str, str]) -> list[str]:
     """Runs the page's command lines that have an entry in RUN, in their order; the entries."""
     ran = []
@@ -188,8 +198,7 @@ def test_the_readmes_three_commands(workplace, capsys):
 
 
 def test_the_commands_of_running(workplace):
-    options = f"--corpus json --data-files news/*.jsonl.gz --source-field source --target-sources news {SMALL}"
-    assert prepare([*options.split(), "--out", "data/demo"]) == 0
+    prepare_dataset("data/demo")
     assert sorted(run_commands("docs/running.md", {})) == sorted(RUN["docs/running.md"])
     runs = workplace / "runs"
     assert steps_of(runs / "demo") == [0, 1, 2]  # begun by one command, and gone on with by the other
@@ -200,9 +209,18 @@ def test_the_commands_of_running(workplace):
     assert {json.loads((run / "ended.json").read_text())["how"] for run in runs.iterdir()} == {"finished"}
 
 
-def test_the_commands_of_results(workplace):
-    assert run_commands("docs/results.md", {}) == list(RUN["docs/results.md"])
+def test_the_commands_of_results(workplace, capsys):
+    prepare_dataset("data/mix")
+    assert sorted(run_commands("docs/results.md", {})) == sorted(RUN["docs/results.md"])
     assert steps_of(workplace / "runs" / "plays-3") == [0, 1]
+    assert null_share(workplace / "runs" / "scored", "first_order") == 0  # all that were drawn, at every step
+    assert "importance" in capsys.readouterr().out
+
+
+def test_the_commands_of_costs(workplace):
+    prepare_dataset("data/demo")
+    assert run_commands("docs/costs.md", {}) == list(RUN["docs/costs.md"])
+    assert len(list((workplace / "runs" / "stages" / "checkpoints").iterdir())) == 3
 
 
 @pytest.mark.parametrize("make", [make_run, make_cascade_run])

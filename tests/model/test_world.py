@@ -15,12 +15,15 @@ SOON = timedelta(seconds=20)
 
 def _meet(store, size):
     """What each rank writes into and reads from the store it is given, when rank 0 comes last; the words it hears."""
-    others_wait = threading.Event()
+    others_wait, all_looked = threading.Event(), threading.Barrier(size, timeout=20)
 
     def join(rank):
         if rank == 0:
             others_wait.wait(0.3)
         room, words = meet(store, rank, size, SOON, f"word of {rank}")
+        stale = room.check([f"address of {rank}"])
+        all_looked.wait()
+        assert not stale
         room.set(f"address of {rank}", str(id(room)))
         return str(id(room)), [room.get(f"address of {other}").decode() for other in range(size)], words
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scripts.prepare.__main__ import main as prepare
+from pipeline.prepare.build import prepare
+from pipeline.prepare.recipe import Recipe
 
 # A network of two layers; a scored step among plain ones, a checkpoint, evaluations: all that speaks to other ranks.
 TINY = """
@@ -66,10 +67,8 @@ def make_dataset(folder: Path) -> Path:
     texts = ("".join(draw.choices("abcdefgh ", k=160)) for _ in range(200))
     lines = [json.dumps({"id": str(number), "text": text}) + "\n" for number, text in enumerate(texts)]
     (folder / "corpus.jsonl").write_text("".join(lines))
-    options = ["--corpus", "json", "--data-files", str(folder / "corpus.jsonl"), "--id-field", "id"]
-    options += ["--vocab-size", "270", "--seq-len", "16", "--out", str(folder / "data")]
-    if prepare(options):
-        raise RuntimeError("the dataset could not be made")
+    files = (str(folder / "corpus.jsonl"),)
+    prepare(Recipe("json", folder / "data", files, id_field="id", vocab_size=270, seq_len=16))
     return folder / "data"
 
 

@@ -122,7 +122,7 @@ class Selector:
         self._ranking = self._ranking or self._rank(features_gnF, step)
         self._step = step
         self._trusted = self._ranking.trusted if self._ranking else None
-        if self.method.watches and step % self.settings.need.every == 0:
+        if self.method.watches and self._trusted and step % self.settings.need.every == 0:
             self.prefilter.hear(self._watch(self.prefilter.watched))
         scores = self.scores_at(step)
         direction = self._aim(step) if scores and self.method.aims else None

@@ -200,12 +200,11 @@ def why_unread(settings: Selection, key: str) -> str:
     return f"method {name} does not read it (read by {', '.join(others)}): leave it out"
 
 
-def without_unread(settings: Selection, but: frozenset[str] = frozenset()) -> Selection:
-    """The same with every key that nothing reads at its default, except those in `but`."""
+def without_unread(settings: Selection) -> Selection:
+    """The same with every key that nothing reads at its default."""
     defaults = keys()
     for key in unread(settings):
-        if key not in but:
-            settings = replaced(settings, key, defaults[key])
+        settings = replaced(settings, key, defaults[key])
     return settings
 
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from model.gpt2 import GPT2, GPT2Config
 from model.optimizer import build_adamw
 from selection.methods import METHODS
-from selection.prefilters.cascade import Prefilter
+from selection.prefilters.build import build_prefilter
 from selection.prefilters.ngrams import ngram_features
-from selection.prefilters.registry import PREFILTERS
 from selection.selector import Selector
 from selection.settings import AmortiseSettings, DirectionSettings, ScoringSettings, Selection
 
@@ -57,10 +56,8 @@ class Bench:
         def target(step: int) -> tuple[Tensor, Tensor]:
             return batch(self.target_nT1[: settings.direction.samples])
 
-        prefilter = None
-        if settings.prefilter:
-            target_nF, pool_nF = (ngram_features(tokens.numpy()) for tokens in (self.target_nT1, self.pool_nT1))
-            prefilter = Prefilter(PREFILTERS[settings.prefilter](target_nF, pool_nF, pool_nF))
+        target_nF, pool_nF = (ngram_features(tokens.numpy()) for tokens in (self.target_nT1, self.pool_nT1))
+        prefilter = build_prefilter(settings, target_nF, pool_nF, pool_nF)
         return Selector(settings, self.model, self.optimizer, groups=1, batch=batch, target=target, prefilter=prefilter)
 
     def mode(self, name: str, settings: Selection) -> Mode:

@@ -164,6 +164,8 @@ def table(found: list[dict]) -> Table:
 def main(arguments: list[str]) -> int:
     """Measures, and prints the table or one JSON object."""
     options = tyro.cli(StepOptions, args=arguments, prog="scripts.bench step", description=__doc__)
+    if options.rounds < 2:
+        raise ValueError(f"--rounds is {options.rounds}; a spread needs at least 2")
     torch.set_num_threads(options.threads)
     console = Console(stderr=options.json, width=None if Console().is_terminal else 100)
     bench = build_bench(options)

@@ -107,7 +107,9 @@ def _sources(run: OpenRun, off: list[int]) -> Answer:
 
 
 def _ngrams(run: OpenRun, top: int) -> list[Answer]:
-    newest = newest_weights(run.record) if run.texts else None
+    # Every cluster of `need` has weights of its own, made anew from the dataset: none are in its checkpoints.
+    one_table = run.selection.prefilter != "need"
+    newest = newest_weights(run.record) if run.texts and one_table else None
     if newest is None:
         return []
     step, weights = newest

@@ -17,9 +17,12 @@ from pipeline.stream import CandidateStream
 from scripts.train.config import Config
 from scripts.train.ending import StopSignal
 from scripts.train.held_out import HeldOut
-from scripts.train.prior import build_prefilter
+from scripts.train.prior import known_features
 from scripts.train.run_folder import RunFolder
 from selection.log import SelectionLog
+from selection.prefilters.build import build_prefilter
+from selection.prefilters.cascade import Prefilter
+from selection.prefilters.need import SharedFilters
 from selection.prefilters.ngrams import ngram_features
 from selection.selector import Selector
 
@@ -67,7 +70,7 @@ class Run:
             target=self._target,
             lanes=self.lanes,
             watch=lambda places: self.held_out["target"].losses(self.model, self.targets[places]),
-            prefilter=build_prefilter(chosen, self.manifest, self.targets) if chosen.prefilter else None,
+            prefilter=self._prefilter() if chosen.prefilter else None,
         )
         self.step, self.seconds, self.skipped_in_a_row = 0, 0.0, 0
         self.stop, self.stops = StopSignal(), False  # this rank's signal, and whether any rank got one
@@ -94,6 +97,9 @@ class Run:
                 f"selection.scoring.prefix ({prefix}) is longer than the dataset's samples "
                 f"({self.manifest.sequence_length} tokens)"
             )
+
+    def _prefilter(self) -> Prefilter | SharedFilters:
+        return build_prefilter(self.config.selection, *known_features(self.manifest, self.targets))
 
     def _batch(self, tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
         return inputs_and_targets(tokens_NT1.to(self.world.device), self.manifest)

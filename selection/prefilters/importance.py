@@ -12,5 +12,10 @@ class ImportanceWeights(Predictor):
         pass
 
     def _weights(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:
-        target, pool = target_counts + 0.5, pool_counts + 0.5
-        return (np.log(target / target.sum()) - np.log(pool / pool.sum())).astype(np.float32)
+        return log_ratio(target_counts, pool_counts)
+
+
+def log_ratio(target_counts_B: np.ndarray, pool_counts_B: np.ndarray) -> np.ndarray:
+    """The log of how much more frequent every bucket's n-grams are in the target text, add-half: float32 [B]."""
+    target_B, pool_B = target_counts_B + 0.5, pool_counts_B + 0.5
+    return (np.log(target_B / target_B.sum()) - np.log(pool_B / pool_B.sum())).astype(np.float32)

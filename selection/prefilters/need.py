@@ -9,7 +9,8 @@ then the losses of a few fixed target samples of every cluster are measured, and
 normalised. Left alone they settle where they are proportional to the square roots of size times fall. Falls are of the
 same samples, so that what differs between samples cancels; and since a dozen samples say little, they are drawn
 towards their mean by as much as their own errors explain of the differences between them (empirical Bayes, Efron &
-Morris 1975). No share falls below FLOOR of the cluster's size: what is known would be forgotten unseen.
+Morris 1975). Every share is raised to FLOOR of its cluster's size before they are made to add up to 1: what is
+known would be forgotten unseen.
 
 Everything is numpy on the host and the same on every rank.
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from .clusters import cluster
-from .importance import ImportanceWeights
+from .importance import ImportanceWeights, log_ratio
 from .judge import SEPARATION
 from .ngrams import count_ngrams
 
@@ -79,20 +80,16 @@ class SharedFilters:
         members = [np.flatnonzero(found_n == c) for c in range(found_n.max() + 1)]
         self.sizes_C = np.array([len(m) for m in members]) / len(found_n)
         self.shares_C = self.sizes_C.copy()
-        pool = count_ngrams(pool_nF) + 0.5
-        self._weights_CB = np.stack([self._log_ratio(count_ngrams(target_nF[m]) + 0.5, pool) for m in members])
+        pool_B = count_ngrams(pool_nF)
+        self._weights_CB = np.stack([log_ratio(count_ngrams(target_nF[m]), pool_B) for m in members])
         known_Cn = np.stack([weights_B[pool_nF].mean(1) for weights_B in self._weights_CB])
         self._mean_C, self._spread_C = known_Cn.mean(1), np.maximum(known_Cn.std(1), 1e-12)
         watched = max(1, samples // len(members))
         # Positions among the target samples, [C w], cluster by cluster, each spread evenly over its own.
         self.watched = np.concatenate([m[np.arange(watched) * len(m) // watched] for m in members])
         self._losses: list[np.ndarray] = []
-        self.separation = ImportanceWeights(target_nF, pool_nF, fresh_pF).separation()
-        self.trusted = self.separation > SEPARATION[True]
-
-    @staticmethod
-    def _log_ratio(target_B: np.ndarray, pool_B: np.ndarray) -> np.ndarray:
-        return (np.log(target_B / target_B.sum()) - np.log(pool_B / pool_B.sum())).astype(np.float32)
+        # They learn nothing, so the judge's other witness is all there is to hear, and once.
+        self.trusted = ImportanceWeights(target_nF, pool_nF, fresh_pF).separation() > SEPARATION[True]
 
     def rank(self, features_gnF: np.ndarray, step: int, lanes: Sequence[int]) -> SharedRanking:
         """The candidates of `step`, in the groups of these lanes, by the present shares."""

@@ -43,6 +43,7 @@ RUN = {
         "--only plays verse": "",
         "--out data/plays": SMALL,
         "--out runs/plays-3": TINY,
+        "--out runs/need-80": TINY,
         "--out runs/scored": f"{TINY} --train.steps 24 --train.eval-every 24 --train.checkpoint-every 8",
         "scripts.bench predictor": "--draws 1",
     },

@@ -4,10 +4,8 @@ import numpy as np
 import torch
 
 from model.optimizer import build_adamw, set_learning_rate
-from selection.prefilters.cascade import Prefilter
-from selection.prefilters.need import SharedFilters
+from selection.prefilters.build import build_prefilter
 from selection.prefilters.ngrams import ngram_features
-from selection.prefilters.registry import PREFILTERS
 from selection.selector import Choice, Selector
 from selection.settings import Selection
 from tests.helpers.recording import CONFIG, gpt2
@@ -30,15 +28,7 @@ def build(settings: Selection, seed: int = 0) -> tuple[Selector, torch.nn.Module
     model = gpt2()
     optimizer = build_adamw(model, learning_rate=RATE, weight_decay=0.1)
     features = [ngram_features(tokens(kind, samples=24).numpy() // (1 + kind)) for kind in range(3)]
-    prefilter = None
-    if settings.prefilter == "need":
-        need = settings.need
-        memory = need.window // need.every + 1
-        prefilter = SharedFilters(
-            *features, clusters=need.clusters, samples=need.samples, picks=settings.picks, memory=memory
-        )
-    elif settings.prefilter:
-        prefilter = Prefilter(PREFILTERS[settings.prefilter](*features), settings.filter.temperature)
+    prefilter = build_prefilter(settings, *features)
     m = settings.direction.samples
 
     def target(step: int):

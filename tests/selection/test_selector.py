@@ -162,3 +162,14 @@ def test_a_candidate_that_is_not_finite_is_not_picked_and_reaches_nothing(method
         assert len(choice.picks) == K
         assert 0 not in choice.picks.tolist()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_losses_are_watched_only_where_shares_choose(trusted):
+    chosen = settings("need", need__every=2)
+    selector, model, optimizer = build(chosen)
+    selector.prefilter.trusted = trusted
+    watched, watch = [], selector._watch
+    selector._watch = lambda places: watched.append(len(places)) or watch(places)
+    take_steps(selector, model, optimizer, range(4))
+    assert watched == ([len(selector.prefilter.watched)] * 2 if trusted else [])

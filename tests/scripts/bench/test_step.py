@@ -179,3 +179,8 @@ def test_the_command_prints_costs_and_fidelity(dataset, tmp_path, capsys):
     assert main(["step", *shape, "--run", str(tmp_path)]) == 2
     assert "no run folder" in capsys.readouterr().err
     assert main(["loud"]) == 2
+
+
+def test_one_round_has_no_spread_and_is_refused_at_once(capsys):
+    assert main(["step", "--rounds", "1"]) == 2
+    assert capsys.readouterr().err == "error: --rounds is 1; a spread needs at least 2\n"

@@ -13,13 +13,18 @@ def test_trained_runs_are_reported(dataset, tmp_path, capsys):
     options = "--model.n-layer 1 --model.n-head 2 --model.n-embd 16 --train.steps 4 --train.warmup-steps 1"
     options += " --train.eval-every 2 --train.eval-samples 8 --data.workers 0 --selection.candidates 6"
     options += f" --selection.picks 2 --data.path {dataset}"
-    for method, more in (("greats", " --selection.direction.samples 4"), ("maxloss", ""), ("importance", "")):
+    for method, more in (
+        ("greats", " --selection.direction.samples 4"),
+        ("maxloss", ""),
+        ("importance", ""),
+        ("need", ""),
+    ):
         folder = tmp_path / method
         command = f"{options}{more} --selection.method {method} --out {folder}"
         assert train(command.split()) == 0
         (numbers,) = ask_json(capsys, folder)["numbers"]
         assert (numbers["method"], numbers["steps"], numbers["picks"]) == (method, 4, 4 * 2 * 2)
-        if method != "importance":  # which scores nothing while its filter is not trusted
+        if method not in ("importance", "need"):  # which score nothing while their filters are not trusted
             assert numbers["scored"] == 4 * 2 * 6
         assert numbers["ended"] == "finished after 4 steps"
         assert numbers["final_val_loss"] < numbers["first_val_loss"]

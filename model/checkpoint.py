@@ -17,7 +17,12 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
 
 from .safe_load import SafePlanner, SafeReader
 
@@ -103,14 +108,23 @@ def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, e
     Returns what `save` got as state. Raises ValueError when the files are damaged or not of `save`'s making.
     """
     tensors = _tensors(model, optimizer) | extra
+    _read(checkpoint, tensors, "; remove it to resume from the one before it")
+    set_state_dict(model, optimizer, model_state_dict=tensors["model"], optim_state_dict=tensors["optimizer"])
+    return read_state(checkpoint)
+
+
+def load_weights(checkpoint: Path, model: nn.Module) -> None:
+    """Fills the model alone, sharded as it is now. Raises ValueError as `load` does, or for another shape of model."""
+    state = get_model_state_dict(model)
+    _read(checkpoint, {"model": state})
+    set_model_state_dict(model, state)
+
+
+def _read(checkpoint: Path, tensors: dict, what_to_do: str = "") -> None:
     try:
         dcp.load(tensors, storage_reader=SafeReader(checkpoint), planner=SafePlanner())
     except CheckpointException as error:
-        raise ValueError(
-            f"checkpoint {checkpoint} cannot be read: {_reason(error)}; remove it to resume from the one before it"
-        ) from error
-    set_state_dict(model, optimizer, model_state_dict=tensors["model"], optim_state_dict=tensors["optimizer"])
-    return read_state(checkpoint)
+        raise ValueError(f"checkpoint {checkpoint} cannot be read: {_reason(error)}{what_to_do}") from error
 
 
 def read_tensors(checkpoint: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -71,6 +71,8 @@ class Train:
     """Steps between checkpoints; the last step always makes one."""
     keep_checkpoints: int = 2
     """Checkpoints kept, counted from the newest."""
+    init_from: str = ""
+    """Run folder whose newest checkpoint gives the first weights: same shape of model, same tokenizer."""
     resume: Literal["no", "yes", "auto"] = "no"
     """`yes` goes on from the newest checkpoint in the run folder, `auto` begins a run or goes on with it."""
 

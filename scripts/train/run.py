@@ -1,6 +1,8 @@
 """What one rank of a run holds: built from its configuration, resumed, saved, evaluated."""
 
+import dataclasses
 import sys
+from pathlib import Path
 
 import torch.distributed as dist
 from torch import Tensor
@@ -14,10 +16,11 @@ from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import inputs_and_targets
 from pipeline.dataset.sampling import evaluation_samples, target_samples
 from pipeline.stream import CandidateStream
-from scripts.train.config import Config
+from scripts.train.config import Config, flat
 from scripts.train.ending import StopSignal
 from scripts.train.held_out import HeldOut
 from scripts.train.prior import known_features
+from scripts.train.record import read_run
 from scripts.train.run_folder import RunFolder
 from selection.log import SelectionLog
 from selection.prefilters.build import build_prefilter
@@ -37,6 +40,39 @@ def build_model(config: Config, manifest: Manifest, world: World) -> GPT2:
         sequence_length=manifest.sequence_length,
     )
     return build_gpt2(shape, world.mesh, config.train.dtype, config.train.seed)
+
+
+def facts(manifest: Manifest, world: World) -> dict[str, str | int]:
+    """What config.toml says of a run beside its settings."""
+    return {
+        "manifest_sha256": manifest.sha256,
+        "tokenizer_sha256": manifest.tokenizer_sha256,
+        "world_size": world.size,
+    }
+
+
+def load_weights_of(folder: Path, config: Config, manifest: Manifest, model: GPT2) -> None:
+    """The weights of another run's newest checkpoint, of which nothing else is taken up; all ranks call it.
+
+    ValueError where that run has none, or another shape of model, or other tokens.
+    """
+    other = read_run(folder)
+    differing = [
+        f"{key} is {value}, its is {theirs}"
+        for key, value in flat({"model": dataclasses.asdict(config.model)}).items()
+        if (theirs := flat(other.config).get(key)) != value
+    ]
+    if differing:
+        raise ValueError(f"train.init_from {folder} has another shape of model: {'; '.join(differing)}")
+    if other.facts.get("tokenizer_sha256") != manifest.tokenizer_sha256:
+        raise ValueError(
+            f"train.init_from {folder} was trained on a dataset of another tokenizer: prepare {config.data.path} with "
+            "--tokenizer and the tokenizer.json of its dataset"
+        )
+    newest = checkpoint.latest_for_all(folder / "checkpoints")
+    if newest is None:
+        raise ValueError(f"train.init_from {folder} has no checkpoint")
+    checkpoint.load_weights(newest, model)
 
 
 class Run:
@@ -74,13 +110,13 @@ class Run:
         )
         self.step, self.seconds, self.skipped_in_a_row = 0, 0.0, 0
         self.stop, self.stops = StopSignal(), False  # this rank's signal, and whether any rank got one
-        if config.train.resume != "no":
-            self._resume()
+        if not (config.train.resume != "no" and self._resume()) and config.train.init_from:
+            load_weights_of(Path(config.train.init_from), config, self.manifest, self.model)
         self.stream.step = self.step
         self.held_out = {split: HeldOut(split, self.manifest, world) for split in ("target", "val", "test")}
         self._check_against_dataset()
         if world.leads:
-            self.folder.start(config, {"manifest_sha256": self.manifest.sha256, "world_size": world.size})
+            self.folder.start(config, facts(self.manifest, world))
             self.folder.drop_metrics_from(self.step)
             checkpoint.tidy(self.folder.checkpoints, config.train.keep_checkpoints)
             SelectionLog.drop_from(self.folder.selection, self.step)
@@ -109,10 +145,11 @@ class Run:
         m, seed = self.config.selection.direction.samples, self.config.train.seed
         return self.held_out["target"].share(target_samples(self.manifest, seed, step, m, self.targets))
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Whether there was a checkpoint to go on from; without one a run begins, new or killed before its first."""
         newest = checkpoint.latest_for_all(self.folder.checkpoints)
         if newest is None:
-            return  # a new run, or one killed before its first checkpoint: it begins
+            return False
         saved = checkpoint.read_state(newest)
         if saved["manifest_sha256"] != self.manifest.sha256:
             raise ValueError(
@@ -126,6 +163,7 @@ class Run:
         checkpoint.load(newest, self.model, self.optimizer, state)
         self.selector.load_state_dict(state)
         self.step, self.seconds, self.skipped_in_a_row = saved["step"], saved["seconds"], saved["skipped_in_a_row"]
+        return True
 
     def save(self) -> None:
         """A checkpoint of the steps done so far; the log is on disk before it."""

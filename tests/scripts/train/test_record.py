@@ -72,7 +72,7 @@ def test_the_record_has_the_settings_with_their_types_and_the_facts(dataset, tmp
     assert record.name == "run"
     assert record.settings.selection.method == record.config["selection"]["method"] == "maxloss"
     assert record.settings.train.steps == 1
-    assert set(record.facts) == {"code_version", "manifest_sha256", "world_size"}
+    assert set(record.facts) == {"code_version", "manifest_sha256", "tokenizer_sha256", "world_size"}
     assert [line["step"] for line in record.evaluations] == [0, 1]
     assert record.problems == []
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .direction import Direction, RunningDirection, adam_preconditioned
 from .ghost import GhostRecorder
-from .methods import METHODS, Measured
+from .methods import METHODS, Measured, Moment
 from .prefilters.cascade import Prefilter, Ranking
 from .prefilters.need import SharedFilters, SharedRanking
 from .settings import Selection
@@ -73,7 +73,7 @@ class Selector:
     (inputs, targets), each [N, T], on the model's device. target: for a method that aims, step -> (inputs, targets) of
     this rank's share of the step's target samples, masked where it is padded. prefilter: what settings.prefilter names.
     lanes: the numbers of this rank's groups among all (default: all of them). watch: for a method that watches,
-    positions among the target samples -> their losses, the same on every rank.
+    positions among the target samples -> their losses, the same on every rank. seed: of what a method draws at random.
     """
 
     def __init__(
@@ -88,17 +88,20 @@ class Selector:
         prefilter: Prefilter | SharedFilters | None = None,
         lanes: Sequence[int] | None = None,
         watch: Callable[[np.ndarray], np.ndarray] | None = None,
+        seed: int = 0,
     ):
         settings.check()
         self.settings, self.method = settings, METHODS[settings.method](settings)
         self.prefilter, self._watch = prefilter, watch
         self._lanes = range(groups) if lanes is None else lanes
         self._model, self._optimizer, self._batch, self._target = model, optimizer, batch, target
-        self._share = 1 / (groups * settings.picks)
+        self._seed, self._share = seed, 1 / (groups * settings.picks)
         assert (prefilter is None) == (settings.prefilter is None)
         if self.method.passes == "recorded":
             scored = (lambda name: True) if settings.scoring.parameters == "all" else model.is_block
             self.recorder = GhostRecorder(model, scored)
+            # As the optimizer knows them: after a forward without backward FSDP2 shows gathered ones in their place.
+            self._parameters = self.recorder.scored_parameters()
         if self.method.aims:
             assert target is not None
             # A preconditioned direction is reduced in rank after the preconditioning, the plain one where it is made.
@@ -126,12 +129,15 @@ class Selector:
             self.prefilter.hear(self._watch(self.prefilter.watched))
         scores = self.scores_at(step)
         direction = self._aim(step) if scores and self.method.aims else None
+        if scores and self.method.passes == "recorded":
+            direction = self.method.steer(direction, self._optimizer, self._parameters)
         choices = []
         for group, tokens_nT1 in enumerate(tokens_gnT1):
             shortlist_N = self._shortlist(group, scores)
             inputs_NT, targets_NT = self._batch(tokens_nT1[shortlist_N])
             choose = self._choose_by_score if scores else self._take
-            choice = choose(shortlist_N, inputs_NT, targets_NT, direction, learning_rate)
+            moment = Moment(step, self._lanes[group], self._seed, learning_rate)
+            choice = choose(shortlist_N, inputs_NT, targets_NT, direction, moment)
             if self._ranking:
                 choice.predicted = self._ranking.predicted_gn[group]
                 choice.by_prediction = self.method.filter is not None and self._ranking.trusted
@@ -157,7 +163,7 @@ class Selector:
         direction = self._running.update(self.recorder, samples=settings.samples)
         if settings.preconditioner == "none":
             return direction
-        direction = adam_preconditioned(direction, self._optimizer, dict(self._model.named_parameters()))
+        direction = adam_preconditioned(direction, self._optimizer, self._parameters)
         return direction.low_rank(settings.rank) if settings.rank else direction
 
     def _take(self, shortlist_N: np.ndarray, inputs_NT: Tensor, targets_NT: Tensor, *_) -> Choice:
@@ -171,7 +177,7 @@ class Selector:
         inputs_NT: Tensor,
         targets_NT: Tensor,
         direction: Direction | None,
-        learning_rate: float,
+        moment: Moment,
     ) -> Choice:
         """The method's pass, its picks, and their gradient. With a prefix the losses are those of the scored tokens."""
         method, prefix = self.method, self.settings.scoring.prefix
@@ -181,7 +187,7 @@ class Selector:
         measured = method.measure(self.recorder, direction) if recorded else Measured()
         scores_N = method.score(losses_N, measured)
         fit_N = torch.isfinite(losses_N)
-        picks = method.pick(scores_N.masked_fill(~fit_N, torch.nan), measured, learning_rate)
+        picks = method.pick(scores_N.masked_fill(~fit_N, torch.nan), measured, moment)
         if recorded and not prefix:
             self.recorder.add_gradient(picks, self._share)
             self.recorder.release()

@@ -107,6 +107,7 @@ class Run:
             lanes=self.lanes,
             watch=lambda places: self.held_out["target"].losses(self.model, self.targets[places]),
             prefilter=self._prefilter() if chosen.prefilter else None,
+            seed=config.train.seed,
         )
         self.step, self.seconds, self.skipped_in_a_row = 0, 0.0, 0
         self.stop, self.stops = StopSignal(), False  # this rank's signal, and whether any rank got one

@@ -2,7 +2,7 @@
 
 from .exact import Direction
 from .low_rank import LowRank
-from .preconditioned import adam_preconditioned
+from .preconditioned import adam_divisors, adam_momentum, adam_preconditioned
 from .running import RunningDirection
 
-__all__ = ["Direction", "LowRank", "RunningDirection", "adam_preconditioned"]
+__all__ = ["Direction", "LowRank", "RunningDirection", "adam_divisors", "adam_momentum", "adam_preconditioned"]

@@ -31,6 +31,10 @@ class Direction:
             }
         )
 
+    def divided(self, divisors: "Direction") -> "Direction":
+        """v / divisors, entry by entry; both exact."""
+        return Direction({name: block / divisors.blocks[name] for name, block in self.blocks.items()})
+
     def low_rank(self, rank: int) -> "Direction":
         """Every matrix of more than `rank` rows and columns reduced to its leading `rank` directions."""
         wide = {name: b for name, b in self.blocks.items() if b.dim() == 2 and min(b.shape) > rank}

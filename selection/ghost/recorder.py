@@ -237,20 +237,26 @@ class GhostRecorder:
         return norms_N
 
     @torch.no_grad()
-    def first_order_and_gram(self, direction: Direction) -> tuple[Tensor, Tensor]:
-        """Both, for less than the two alone: a block of rows made for the gram serves the scores as well."""
+    def first_order_and_gram(self, direction: Direction, divisors: Direction | None = None) -> tuple[Tensor, Tensor]:
+        """Both, for less than the two alone: a block of rows made for the gram serves the scores as well.
+
+        divisors: the gram is then that of g_i / divisors, entry by entry; the scores stay those of g_i.
+        """
         scores_N, gram_NN = 0.0, 0.0
         for name, uses in self._recorded():
             if not self._scored(name):
                 continue
             block = direction.block(name)
-            if gram_has_short_cut(uses):
+            divisor = None if divisors is None else divisors.block(name)
+            if divisor is None and gram_has_short_cut(uses):
                 scores_N, gram_NN = scores_N + uses[0].first_order(block), gram_NN + gram_of(uses)
                 continue
             block = block.whole() if isinstance(block, LowRank) else block
             for start, stop, rows_Nr in rows_of_samples(uses):
-                gram_NN = gram_NN + rows_Nr @ rows_Nr.T
                 scores_N = scores_N + rows_Nr @ block[start:stop].flatten().to(rows_Nr.dtype)
+                if divisor is not None:
+                    rows_Nr = rows_Nr / divisor[start:stop].flatten().to(rows_Nr.dtype)
+                gram_NN = gram_NN + rows_Nr @ rows_Nr.T
         return scores_N, gram_NN
 
     @torch.no_grad()

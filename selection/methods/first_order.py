@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ..direction import Direction
 from ..ghost import GhostRecorder
-from .method import AIMING, Measured, Method, best
+from .method import AIMING, Measured, Method, Moment, best
 
 
 class TopK(Method):
@@ -45,7 +45,7 @@ class Greats(TopK):
             first_order_N, gram_NN = recorder.first_order_and_gram(direction)
         return Measured(first_order_N, gram_NN, gram_NN.diagonal().sqrt())
 
-    def pick(self, scores_N: Tensor, measured: Measured, learning_rate: float) -> Tensor:
+    def pick(self, scores_N: Tensor, measured: Measured, moment: Moment) -> Tensor:
         k = self.settings.picks
         curvature = self.settings.interaction.curvature
-        return best(scores_N, measured.gram_NN, k, step_size=learning_rate / k, curvature=curvature)
+        return best(scores_N, measured.gram_NN, k, step_size=moment.learning_rate / k, curvature=curvature)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..direction import Direction
 from ..ghost import GhostRecorder
@@ -33,6 +33,16 @@ class Measured:
     norms_N: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Which choice this is: its step, the group's number among all of the step, the run's seed; eta of the step."""
+
+    step: int
+    lane: int
+    seed: int
+    learning_rate: float
+
+
 class Method:
     """Base of all methods. `settings`: a selection.settings.Selection.
 
@@ -55,15 +65,22 @@ class Method:
     def __init__(self, settings: Any):
         self.settings = settings
 
+    def steer(
+        self, direction: Direction | None, optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]
+    ) -> Direction | None:
+        """What the candidates of a step are scored along, from the target samples' direction (None unless the method
+        aims) and from what the optimizer knows of the scored parameters. Called once a scored step."""
+        return direction
+
     def measure(self, recorder: GhostRecorder, direction: Direction | None) -> Measured:
-        """What the recorded pass is asked for; `direction` is None unless the method aims."""
+        """What the recorded pass is asked for; `direction` is what `steer` gave."""
         return Measured()
 
     def score(self, losses_N: Tensor, measured: Measured) -> Tensor:
         """[N], what the candidates are ranked by: the higher the better."""
         raise NotImplementedError
 
-    def pick(self, scores_N: Tensor, measured: Measured, learning_rate: float) -> Tensor:
+    def pick(self, scores_N: Tensor, measured: Measured, moment: Moment) -> Tensor:
         """Positions [k] in the order of being picked, fewer where fewer scores are finite: the k highest."""
         return best(scores_N, None, self.settings.picks)
 

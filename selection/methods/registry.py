@@ -2,6 +2,8 @@
 
 from .first_order import BottomK, Greats, TopK
 from .method import Method
+from .momentum import Momentum
+from .opus import Opus
 from .targetless import GradNorm, MaxLoss
 from .unscored import Importance, Need, Regular
 
@@ -10,6 +12,8 @@ METHODS: dict[str, type[Method]] = {
     "greats": Greats,
     "topk": TopK,
     "bottomk": BottomK,
+    "opus": Opus,
+    "momentum": Momentum,
     "gradnorm": GradNorm,
     "maxloss": MaxLoss,
     "importance": Importance,

@@ -106,9 +106,9 @@ class Prefilter:
         self._learnt = True  # the state may hold what was learnt and not yet used
 
 
-def gumbel(n: int, step: int, lane: int) -> np.ndarray:
-    """Standard Gumbel noise, float32 [n], a function of step and lane: the same whatever rank a group lives on."""
-    bits = np.random.PCG64(np.random.SeedSequence((step, lane))).random_raw(n)
+def gumbel(n: int, *key: int) -> np.ndarray:
+    """Standard Gumbel noise, float32 [n], a function of the key, such as step and lane: the same on whatever rank."""
+    bits = np.random.PCG64(np.random.SeedSequence(key)).random_raw(n)
     return -np.log(-np.log((bits.astype(np.float64) + 0.5) / 2.0**64)).astype(np.float32)
 
 

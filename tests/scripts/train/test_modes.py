@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from selection.log.reader import read_log
@@ -23,6 +24,8 @@ MODES = [
     {"selection__method": "gradnorm"},
     {"selection__method": "gradnorm", **DRAWN},
     {"selection__method": "maxloss", "selection__scoring__prefix": 8},
+    {"selection__method": "momentum"},
+    {"selection__method": "opus", "selection__direction__decay": 0.5},
     {"selection__method": "importance", "selection__candidates": 12},
     {"selection__method": "importance", "selection__candidates": 12, "selection__filter__temperature": 1.0},
     {"selection__method": "need", "selection__candidates": 12, "selection__need__every": 2},
@@ -111,6 +114,18 @@ def test_a_prefilter_that_does_not_earn_is_off_and_scores_are_few(dataset, tmp_p
             assert (group["pick"].iloc[:6] > -2).all()
         else:
             assert group["pick"].iloc[:2].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("method", ["momentum", "opus"])
+def test_methods_by_the_optimizers_moments_choose_the_same_on_one_and_two_ranks(dataset, tmp_path, method):
+    """Sharded moments are gathered, and what is drawn at random depends on the group alone."""
+    mode = {"selection__method": method, "train__dtype": "float64"}
+    one = run(dataset, tmp_path / "one", **mode)
+    two = run_on_two_ranks(dataset, tmp_path / "two", **mode)
+    identity = ("step", "group", "sample_id", "pick")
+    assert log_rows(one, *identity) == log_rows(two, *identity)
+    ours, theirs = (np.array(log_rows(folder, "score")["score"]) for folder in (one, two))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(ours).max())
 
 
 def test_need_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .corpus import Corpus
+from .corpus import RECORD, Asked, Corpus
 from .document import Document, Fields
 
 # Long plain text is cut into documents of about this many characters, so that it can be dealt to splits.
@@ -43,19 +43,20 @@ def expand(corpus: str, data_files: Sequence[str]) -> list[str]:
     return sorted(files)
 
 
-def _characters(files: list[str], packed: bool) -> int:
+def _characters(asked: Asked, packed: bool) -> int:
     return sum(
-        os.path.getsize(path) * (_COMPRESSED_TO_TEXT if packed or path.endswith(_COMPRESSIONS) else 1) for path in files
+        os.path.getsize(path) * (_COMPRESSED_TO_TEXT if packed or path.endswith(_COMPRESSIONS) else 1)
+        for path in asked.data_files
     )
 
 
-def _read_files(files: list[str], fields: Fields, reader) -> Iterator[Document]:
+def _read_files(asked: Asked, reader) -> Iterator[Document]:
     # Ids name a file from the folder that all files share, so two files of one name keep different ids.
-    shared = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in files])
-    for path in files:
+    shared = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in asked.data_files])
+    for path in asked.data_files:
         name = os.path.relpath(os.path.abspath(path), shared)
         try:
-            yield from reader(path, name, _stem(path), fields)
+            yield from reader(path, name, _stem(path), asked.fields)
         except (
             OSError,
             EOFError,
@@ -121,8 +122,9 @@ def _read_text(path: str, name: str, source: str, fields: Fields) -> Iterator[Do
             number += 1
 
 
-def _corpus(reader, packed: bool = False) -> Corpus:
-    return Corpus(partial(_read_files, reader=reader), partial(_characters, packed=packed), of_files=True)
+def _corpus(reader, reads: tuple[str, ...] = RECORD, packed: bool = False) -> Corpus:
+    characters = partial(_characters, packed=packed)
+    return Corpus(partial(_read_files, reader=reader), characters, of_files=True, reads=reads)
 
 
-JSON, PARQUET, TEXT = _corpus(_read_json), _corpus(_read_parquet, packed=True), _corpus(_read_text)
+JSON, PARQUET, TEXT = _corpus(_read_json), _corpus(_read_parquet, packed=True), _corpus(_read_text, reads=())

@@ -1,24 +1,110 @@
-"""Documents from anything that `datasets` loads, streaming; OpenWebText among it."""
+"""Documents from anything that `datasets` loads, streaming: from the hub or a folder; OpenWebText among it.
 
+Code that a dataset brings is never run: `datasets` refuses it, and nothing here asks for it. A connection that is lost
+in the middle is tried again from the row where it was lost.
+"""
+
+import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
-from .corpus import Corpus
-from .document import Document, Fields
+from .corpus import RECORD, Asked, Corpus
+from .document import Document
 
-_NAME = "Skylion007/openwebtext"
+ATTEMPTS = 6
+FIRST_PAUSE = 1.0  # seconds before the second attempt, twice as long before each further one: 31 s in all
+_OPENWEBTEXT = "Skylion007/openwebtext"
+_PLAIN = (".json", ".jsonl", ".txt", ".csv", ".tsv")
+_PACKED_TO_TEXT = 3  # a rough ratio of characters to bytes of files that are compressed
 
 
-def hub_documents(dataset: str, source: str, fields: Fields, **load) -> Iterator[Document]:
-    """The `train` split of anything that `datasets` loads, streaming; `load` goes to load_dataset."""
+def _read(asked: Asked) -> Iterator[Document]:
+    if not asked.dataset:
+        raise ValueError("corpus hub needs --dataset: a name on the hub as 'owner/name', or a folder of data files")
+    return _documents(asked, Path(asked.dataset).name)
+
+
+def _documents(asked: Asked, source: str) -> Iterator[Document]:
+    for number, row in enumerate(_rows(asked)):
+        yield asked.fields.document(row, f"{asked.dataset}, row {number}", f"{source}:{number}", source)
+
+
+def _rows(asked: Asked) -> Iterator[dict]:
+    """The rows in their order. ValueError where they cannot be had at first, or no longer after ATTEMPTS."""
+    from huggingface_hub.errors import HTTPError  # of a connection; with `datasets` it takes a second to import
+
+    number, failures, state = 0, 0, None
+    while True:
+        try:
+            stream = _load(asked)
+            if state:
+                stream.load_state_dict(state)
+            for row in stream:
+                yield row
+                number, failures, state = number + 1, 0, stream.state_dict()
+            return
+        except Exception as error:  # `datasets`, and what it reads with, raise anything for a damaged file
+            failures += 1
+            lost = isinstance(error, OSError | HTTPError) and not Path(asked.dataset).exists()
+            if not lost or number == 0 or failures == ATTEMPTS:
+                raise _error(asked, number, failures, error) from error
+            pause = FIRST_PAUSE * 2 ** (failures - 1)
+            _tell(
+                f"{asked.dataset}: the connection is lost after row {number - 1} ({_line(error)}); attempt "
+                f"{failures + 1} of {ATTEMPTS} in {pause:g} s"
+            )
+            time.sleep(pause)
+
+
+def _load(asked: Asked):
     from datasets import load_dataset  # takes a second or two to import, and only this corpus needs it
 
-    for number, row in enumerate(load_dataset(dataset, split="train", streaming=True, **load)):
-        yield fields.document(row, f"{dataset}, row {number}", f"{source}:{number}", source)
+    return load_dataset(asked.dataset, name=asked.subset, split=asked.split, revision=asked.revision, streaming=True)
 
 
+def _error(asked: Asked, number: int, failures: int, error: Exception) -> ValueError:
+    if number == 0:
+        return ValueError(f"--dataset {asked.dataset} cannot be loaded: {_line(error)}")
+    often = f" (attempt {failures}); run the same command when it is back" if failures > 1 else ""
+    return ValueError(f"{asked.dataset} cannot be read after row {number - 1}: {_line(error)}{often}")
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line."""
+    if isinstance(error, StopIteration):
+        return "its first file is empty"  # so `datasets` tells it
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _characters(asked: Asked) -> int:
+    """What the dataset's card says, or else a guess by the size of its files."""
+    import fsspec
+    from datasets import load_dataset_builder
+
+    try:
+        builder = load_dataset_builder(asked.dataset, name=asked.subset, revision=asked.revision)
+        told = (builder.info.splits or {}).get(asked.split)
+        if told and told.num_bytes:
+            return told.num_bytes
+        files = (builder.config.data_files or {}).get(asked.split, [])
+        sizes = ((path, fsspec.core.url_to_fs(path)) for path in map(str, files))
+        return sum(fs.size(at) * (1 if path.endswith(_PLAIN) else _PACKED_TO_TEXT) for path, (fs, at) in sizes)
+    except Exception as error:
+        raise _error(asked, 0, 1, error) from error
+
+
+# Its beginning is taken for a fair sample: reading all of it twice would fetch it twice.
+HUB = Corpus(_read, _characters, reads=("dataset", "subset", "split", "revision", *RECORD), mixed=True)
 OPENWEBTEXT = Corpus(
-    lambda files, fields: hub_documents(_NAME, "openwebtext", fields),
-    lambda files: 39_769_000_000,
+    lambda asked: _documents(replace(asked, dataset=_OPENWEBTEXT), "openwebtext"),
+    lambda asked: 39_769_000_000,
+    reads=("revision",),
     documents=8_013_769,  # by its dataset card
     mixed=True,
 )

@@ -186,8 +186,8 @@ def _licences(packages: list[Distribution], reader: _Reader) -> Iterator[tuple[s
 
 # The prose is what a model of this corpus is meant to learn.
 INSTALLED_DOCS = Corpus(
-    lambda files, fields: iter(installed_documents()),
-    lambda files: sum(len(document.text) for document in installed_documents()),
+    lambda asked: iter(installed_documents()),
+    lambda asked: sum(len(document.text) for document in installed_documents()),
     seq_len=128,
     vocab_size=4096,
     target_sources=("topics", "docstrings"),

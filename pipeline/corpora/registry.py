@@ -1,15 +1,17 @@
 """Every corpus that `prepare` knows, by name. A new one is a file of this folder, and a line here."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from .corpus import Corpus
-from .document import Document, Fields
+from .corpus import Asked, Corpus
+from .document import Document
 from .files import JSON, PARQUET, TEXT, expand
-from .hub import OPENWEBTEXT
+from .hub import HUB, OPENWEBTEXT
 from .installed_docs import INSTALLED_DOCS
 
 CORPORA: dict[str, Corpus] = {
     "openwebtext": OPENWEBTEXT,
+    "hub": HUB,
     "json": JSON,
     "parquet": PARQUET,
     "text": TEXT,
@@ -17,35 +19,33 @@ CORPORA: dict[str, Corpus] = {
 }
 
 
-def read_corpus(
-    name: str,
-    data_files: Sequence[str] = (),
-    text_field: str = "text",
-    id_field: str | None = None,
-    source_field: str | None = None,
-) -> Iterator[Document]:
+def read_corpus(name: str, data_files: Sequence[str] = (), **asked) -> Iterator[Document]:
     """The documents of a corpus, always in the same order, in constant memory.
 
-    `data_files`: paths and globs, for corpora of files. An id that no field gives is '<file>:<running number>', a
-    source that no field gives is the file's name without suffixes, or the corpus. Raises ValueError for an unknown
-    corpus or missing files at once, and for bad records when they are reached.
+    `data_files`: paths and globs, for corpora of files; `asked`: the other fields of Asked. An id that no field gives
+    is '<file>:<running number>', a source that no field gives is the file's name without suffixes, or the corpus.
+    Raises ValueError at once for an unknown corpus, for what it does not read and for missing files, and for bad
+    records when they are reached.
     """
-    corpus, files = _chosen(name, data_files)
-    return corpus.read(files, Fields(text_field, id_field, source_field))
+    corpus, chosen = _chosen(name, data_files, asked)
+    return corpus.read(chosen)
 
 
-def estimated_characters(name: str, data_files: Sequence[str] = ()) -> int:
+def estimated_characters(name: str, data_files: Sequence[str] = (), **asked) -> int:
     """Roughly how many characters of text a corpus holds, without reading it."""
-    corpus, files = _chosen(name, data_files)
-    return corpus.characters(files)
+    corpus, chosen = _chosen(name, data_files, asked)
+    return corpus.characters(chosen)
 
 
-def _chosen(name: str, data_files: Sequence[str]) -> tuple[Corpus, list[str]]:
+def _chosen(name: str, data_files: Sequence[str], asked: dict) -> tuple[Corpus, Asked]:
     if name not in CORPORA:
         raise ValueError(f"unknown corpus '{name}': choose one of {', '.join(CORPORA)}")
-    corpus = CORPORA[name]
-    if corpus.of_files:
-        return corpus, expand(name, data_files)
-    if data_files:
+    corpus, chosen = CORPORA[name], Asked(tuple(data_files), **asked)
+    if data_files and not corpus.of_files:
         raise ValueError(f"corpus {name} reads no --data-files; for your own files take --corpus json")
-    return corpus, []
+    for option in chosen.given():
+        if option not in ("data_files", *corpus.reads):
+            raise ValueError(f"corpus {name} reads no --{option.replace('_', '-')}: leave it out")
+    if corpus.of_files:
+        chosen = replace(chosen, data_files=tuple(expand(name, data_files)))
+    return corpus, chosen

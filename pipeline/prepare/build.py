@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..corpora.registry import estimated_characters
 from ..dataset.manifest import FORMAT, SPLITS, Manifest
 from .pack import PACKERS
 from .recipe import Recipe
@@ -119,8 +118,7 @@ class _TokenizerTexts:
         # Of what comes well mixed its beginning will do: reading all of OpenWebText would download it twice. Files
         # are often sorted by source, so theirs is a sample from beginning to end.
         if not recipe.source_of_text.mixed:
-            size = estimated_characters(recipe.corpus, recipe.data_files)
-            share = _TOKENIZER_CHARACTERS / max(size, 1)
+            share = _TOKENIZER_CHARACTERS / max(recipe.characters(), 1)
         documents = self._watch("reading text for the tokenizer", recipe.documents(), self._total)
         number = 0
         for document in documents:

@@ -1,11 +1,11 @@
 """What a dataset is to be made of, and how: the options of `prepare` and their defaults."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from ..corpora.corpus import Corpus
+from ..corpora.corpus import Asked, Corpus
 from ..corpora.document import Document
 from ..corpora.registry import CORPORA, estimated_characters, read_corpus
 from ..dataset.manifest import HELD_OUT
@@ -27,8 +27,16 @@ class Recipe:
     """The dataset folder to make."""
     data_files: tuple[str, ...] = ()
     """Paths or globs of the files of corpus json, parquet or text (.gz, .bz2, .xz and .zst too)."""
+    dataset: str | None = None
+    """The dataset of corpus hub: a name on the hub as owner/name, or a folder of data files."""
+    subset: str | None = None
+    """Its subset, where it has several."""
+    split: str = "train"
+    """The one of its splits that is read."""
+    revision: str | None = None
+    """Its revision (of openwebtext too): a branch, tag or commit of the hub."""
     text_field: str = "text"
-    """The field of a record (json, parquet) that holds the text."""
+    """The field of a record (json, parquet, hub) that holds the text."""
     source_field: str | None = None
     """The field that names a document's source; by default the source is the file's name without suffixes."""
     id_field: str | None = None
@@ -67,7 +75,15 @@ class Recipe:
         return self.source_of_text.vocab_size if self.vocab_size is None else self.vocab_size
 
     def documents(self) -> Iterator[Document]:
-        return read_corpus(self.corpus, self.data_files, self.text_field, self.id_field, self.source_field)
+        return read_corpus(self.corpus, **self._asked)
+
+    def characters(self) -> int:
+        """Roughly how many characters of text there are."""
+        return estimated_characters(self.corpus, **self._asked)
+
+    @property
+    def _asked(self) -> dict:
+        return {field.name: getattr(self, field.name) for field in fields(Asked)}
 
     def check(self) -> None:
         """Raise ValueError for a value that makes no dataset."""
@@ -82,8 +98,7 @@ class Recipe:
 
     def split_rule(self) -> SplitRule:
         """Which documents go to which split. ValueError when there are no files, or the fractions make no sense."""
-        characters = estimated_characters(self.corpus, self.data_files)
-        share = min(_HELD_OUT_SHARE, _HELD_OUT_CHARACTERS / max(characters, 1))
+        share = min(_HELD_OUT_SHARE, _HELD_OUT_CHARACTERS / max(self.characters(), 1))
         shares = {
             name: share if getattr(self, f"{name}_fraction") is None else getattr(self, f"{name}_fraction")
             for name in HELD_OUT

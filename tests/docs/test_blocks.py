@@ -7,6 +7,7 @@ import duckdb
 import pytest
 import torch
 
+from pipeline.corpora.corpus import Asked
 from pipeline.corpora.registry import CORPORA
 from scripts.report.__main__ import main as report
 from scripts.train.options import parse
@@ -126,7 +127,7 @@ def test_a_new_corpus_becomes_a_dataset(registries, tmp_path, monkeypatch, capsy
         sections = [f"section {number} of {name} says {number * 7 % 11} " * 8 for number in range(80)]
         (tmp_path / "notes" / f"{name}.md").write_text("\n# ".join(sections))
     names = run("docs/extending.md", 3)
-    assert len(list(names["sections"](["notes/wanted.md"], None))) == 80
+    assert len(list(names["sections"](Asked(("notes/wanted.md",))))) == 80
     manifest = run("docs/extending.md", 4)["manifest"]
     assert manifest.samples("train") > 100
     assert set(manifest.sources["target"]) == {"wanted"}

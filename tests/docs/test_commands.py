@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 
+from pipeline.dataset.manifest import Manifest
 from scripts.prepare.__main__ import main as prepare
 from selection.log import read_log
 from tests.docs.blocks import PAGES, ROOT, command_lines, read_page
@@ -29,10 +30,14 @@ REPORT = ""
 # What is appended to a command line that runs. Options given twice take the later value.
 RUN = {
     "README.md": {"--out data/news": SMALL, "--out runs/news": TINY, "report runs/news": REPORT},
-    "docs/running.md": {
+    "docs/data.md": {
         "json --data-files": SMALL,
         "verify data/news": "",
         "verify data/news --drop": "",
+        "--dataset ./web": SMALL,
+    },
+    "docs/running.md": {
+        "verify data/demo": "",
         "--data.path data/demo --out runs/demo": TINY,
         "--out runs/one-process": TINY,
         "--out runs/exact": TINY,
@@ -68,11 +73,12 @@ RUN = {
 FRESH = "makes an environment and takes minutes; continuous integration runs it"
 MINUTES = "takes minutes; the tests of its folder run it small"
 GPUS = "needs GPUs, or takes weeks"
-HUB = "needs the hub; tests/pipeline/corpora/test_files.py streams from a stand-in"
+HUB = "needs the hub; tests/pipeline/corpora/test_hub.py streams from a stand-in"
 AFAR = "needs a place elsewhere; tests/pipeline/dataset/test_remote.py has one on loopback"
 INSTALLED = "reads all that is installed here; tests/pipeline/corpora and tests/scripts/test_mix.py do it small"
 NOT_RUN = {
     "README.md": {"make demo": FRESH, "make test": FRESH, "pip install .": "makes an installation"},
+    "docs/data.md": {"installed-docs": INSTALLED, "--dataset owner/name": HUB},
     "docs/running.md": {
         "installed-docs": INSTALLED,
         "openwebtext": HUB,
@@ -147,6 +153,15 @@ def write_texts(folder, sources) -> None:
         (folder / f"{source}.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))
 
 
+def write_repository(folder) -> None:
+    """A dataset of the hub's form on this disk: a card that names its subset, and a file."""
+    folder.mkdir()
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: all\n  data_files: pages.jsonl\n---\n")
+    draw = random.Random(1)
+    pages = [json.dumps({"body": " ".join(draw.choices(WORDS, k=90))}) + "\n" for _ in range(90)]
+    (folder / "pages.jsonl").write_text("".join(pages))
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A folder with the texts that the pages speak of, and the project's configurations."""
@@ -155,6 +170,7 @@ def workplace(tmp_path, monkeypatch):
     write_texts(tmp_path / "news", ["news", "other"])
     write_texts(tmp_path / "parts", ["plays", "verse", "manual"])
     parts = sorted((tmp_path / "parts").glob("*.gz"))
+    write_repository(tmp_path / "web")
     (tmp_path / "mixed.jsonl.gz").write_bytes(b"".join(path.read_bytes() for path in parts))
     return tmp_path
 
@@ -196,6 +212,12 @@ def test_the_readmes_three_commands(workplace, capsys):
     assert steps_of(workplace / "runs" / "news") == [0, 1]
     assert null_share(workplace / "runs" / "news", "predicted") == 0
     assert "news" in capsys.readouterr().out
+
+
+def test_the_commands_of_data(workplace):
+    assert sorted(run_commands("docs/data.md", {})) == sorted(RUN["docs/data.md"])
+    assert {path.name for path in (workplace / "data").iterdir()} == {"news", "web"}
+    assert set(Manifest.load(workplace / "data" / "web").sources["train"]) == {"web"}
 
 
 def test_the_commands_of_running(workplace):

@@ -7,9 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpora.document import Document, Fields
+from pipeline.corpora.document import Document
 from pipeline.corpora.files import PART
-from pipeline.corpora.hub import hub_documents
 from pipeline.corpora.registry import estimated_characters, read_corpus
 
 ROWS = [{"text": "one é", "id": 7, "kind": "a"}, {"text": "two\nlines", "id": "x", "kind": "b"}]
@@ -88,33 +87,6 @@ def test_blank_lines_and_lone_surrogates_in_json(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('\n{"text": "a \\ud800 b \\ud83d\\ude00"}\n\n')
     assert [d.text for d in read_corpus("json", [str(path)])] == ["a ? b 😀"]
-
-
-@pytest.mark.parametrize("name", ["json", "parquet"])
-def test_what_datasets_streams(tmp_path, name):
-    """The path OpenWebText takes, with local files."""
-    path = tmp_path / f"data.{name}"
-    rows = [{"text": row["text"]} for row in ROWS]
-    if name == "json":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    else:
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    documents = list(hub_documents(name, "web", Fields(), data_files=[str(path)]))
-    assert documents == [Document("web:0", "one é", "web"), Document("web:1", "two\nlines", "web")]
-
-
-def test_openwebtext_is_streamed_from_the_hub(monkeypatch):
-    import datasets
-
-    asked = []
-
-    def load_dataset(*args, **kwargs):
-        asked.append((args, kwargs))
-        return iter([{"text": "a page"}])
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert list(read_corpus("openwebtext")) == [Document("openwebtext:0", "a page", "openwebtext")]
-    assert asked == [(("Skylion007/openwebtext",), {"split": "train", "streaming": True})]
 
 
 def test_estimated_characters(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 
 from .remote import Mirror
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "target", "val", "test")
 HELD_OUT = SPLITS[1:]
 PACKINGS = ("concat", "document")

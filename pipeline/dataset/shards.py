@@ -1,24 +1,23 @@
 """One tar shard of a dataset, mapped into memory and compared with the manifest.
 
-Sample number i of a split is two members of one of its shards: `<i>.tokens.npy` and `<i>.json`.
-Nothing here can run code that a dataset brings: shards are mapped and compared, never unpacked, names come from the
-manifest and must be ours, and arrays are read without pickle.
-Shape suffixes: N samples, T1 = T + 1 tokens (T inputs and, one to the right, T targets).
+A shard is a row of blocks of samples (block.py), all full but the last. Nothing here can run code that a dataset
+brings: shards are mapped and compared, never unpacked, names come from the manifest and must be ours, and an array
+must begin with the very bytes that ours begin with.
+Shape suffixes: N samples, B samples of a block, T1 = T + 1 tokens (T inputs and, one to the right, T targets).
 """
 
 import hashlib
 import io
-import json
 import mmap
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
+from . import block
 from .manifest import Manifest, Shard
-from .tar import scan
-
-KEY = "{:09d}"
+from .tar import Members, scan
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,8 @@ class OpenShard:
             members = scan(self.data)
         except ValueError as error:
             raise self._error(str(error)) from None
-        if len(members.names) != 2 * shard.samples:
-            raise self._error(f"has {len(members.names) // 2} samples where the manifest says {shard.samples}")
-        keys = [KEY.format(shard.first_sample + i) for i in range(shard.samples)]
-        expected = [name.encode() for key in keys for name in (f"{key}.tokens.npy", f"{key}.json")]
-        if (members.names != np.array(expected, dtype="S100")).any():
-            raise self._error("holds other samples than the manifest says")
+        self._blocks = self._check_blocks(members, shard)
         self._text_starts, self._text_sizes = members.starts[1::2], members.sizes[1::2]
-        self._token_starts = self._check_arrays(members.starts[::2], members.sizes[::2])
         # After the cheaper checks, which say more precisely what is wrong. 64 MB take 40 ms.
         if self.signature != trusted and hashlib.sha256(self.data).hexdigest() != shard.sha256:
             raise self._error("has other bytes than it was written with (its sha256 differs)")
@@ -86,28 +79,32 @@ class OpenShard:
             f"{self.path.parent}' checks every shard, and with --drop goes on without the broken ones"
         )
 
-    def _check_arrays(self, starts_N, sizes_N) -> np.ndarray:
-        """Every tokens.npy must begin with the same header, of the right type and shape. Returns where their
-        tokens begin, [N] int64."""
-        file = io.BytesIO(self.data[starts_N[0] : starts_N[0] + sizes_N[0]])
-        try:
-            first = np.lib.format.read_array(file, allow_pickle=False)
-        except ValueError:
-            raise self._error("holds something else than arrays of tokens") from None
-        if first.shape != (self.width,) or first.dtype != self.dtype:
-            raise self._error(f"holds {first.dtype} {first.shape}, not {self.dtype} ({self.width},)")
-        header = int(sizes_N[0]) - first.nbytes
-        blocks = np.frombuffer(self.data, dtype=np.uint8).reshape(-1, 512)
-        headers = blocks[:, :header][starts_N // 512]
-        if (sizes_N != sizes_N[0]).any() or (headers != headers[0]).any():
-            raise self._error("holds token arrays of different types or lengths")
-        return starts_N + header
+    def _check_blocks(self, members: Members, shard: Shard) -> list[np.ndarray]:
+        """The tokens of every block, [B, T+1], mapped. Its members must be those of the samples of the manifest."""
+        firsts = range(0, shard.samples, block.SAMPLES)
+        expected = [name.encode() for first in firsts for name in block.file_names(shard.first_sample + first)]
+        if members.names.tolist() != expected:
+            raise self._error("holds other samples than the manifest says")
+        blocks = []
+        for i, (first, name) in enumerate(zip(firsts, expected[::2], strict=True)):
+            shape = (min(block.SAMPLES, shard.samples - first), self.width)
+            header = block.array_header(self.dtype, *shape)
+            start, size = int(members.starts[2 * i]), int(members.sizes[2 * i])
+            begin, count = start + len(header), shape[0] * shape[1]
+            if self.data[start:begin] != header or size != len(header) + count * self.dtype.itemsize:
+                told = f"{shape[0]} samples of {shape[1]} {self.dtype.name} tokens"
+                raise self._error(f"holds something else than {told} in {name.decode()}")
+            blocks.append(np.frombuffer(self.data, self.dtype, count, begin).reshape(shape))
+        return blocks
 
     def tokens(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Copy the tokens of the samples at `rows` (numbered within this shard) into `out` [N, T+1]."""
-        for row, start in enumerate(self._token_starts[rows].tolist()):
-            out[row] = np.frombuffer(self.data, self.dtype, self.width, start)
+        blocks_N, places_N = np.divmod(rows, block.SAMPLES)
+        edges = [0, *(np.flatnonzero(np.diff(blocks_N)) + 1).tolist(), len(rows)]
+        for begin, end in pairwise(edges):
+            out[begin:end] = self._blocks[blocks_N[begin]][places_N[begin:end]]
 
     def spans(self, row: int) -> list[Span]:
-        start, size = int(self._text_starts[row]), int(self._text_sizes[row])
-        return [Span(**span) for span in json.loads(self.data[start : start + size])["spans"]]
+        number, place = divmod(row, block.SAMPLES)
+        start, size = int(self._text_starts[number]), int(self._text_sizes[number])
+        return [Span(**span) for span in block.spans_of(self.data[start : start + size], place)]

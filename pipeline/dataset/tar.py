@@ -46,6 +46,11 @@ def member(name: str, data: bytes) -> bytes:
     return _HEADER.pack(*fields) + data + bytes(-len(data) % BLOCK)
 
 
+def room(size: int) -> int:
+    """The bytes that `member` takes for so many bytes of content."""
+    return BLOCK + size + (-size % BLOCK)
+
+
 @dataclass(frozen=True)
 class Members:
     """Where the M files of one archive lie: the bytes of file i are data[starts[i] : starts[i] + sizes[i]]."""
@@ -94,7 +99,7 @@ def _walk(data) -> tuple[list[int], list[int]]:
             raise ValueError(f"has a damaged header at byte {position}")
         headers.append(position)
         sizes.append(size)
-        position += BLOCK + size + (-size % BLOCK)
+        position += room(size)
     if data[position:] != END:
         raise ValueError("does not end as a whole archive does: it is cut or has been written over")
     return headers, sizes

@@ -148,7 +148,7 @@ class _Dataset:
         self._dtype = np.dtype("<u2" if size <= 1 << 16 else "<u4")
         length = recipe.sequence_length
         shard_bytes = int(recipe.shard_size * 1e6)
-        self._writers = {split: ShardWriter(folder, split, length + 1, self._dtype, shard_bytes) for split in SPLITS}
+        self._writers = {split: ShardWriter(folder, split, self._dtype, shard_bytes) for split in SPLITS}
         self._shuffle = Shuffle(folder / "shuffle", recipe.seed)
         emits = {split: writer.add for split, writer in self._writers.items()} | {"train": self._shuffle.add}
         packer = PACKERS[recipe.packing]

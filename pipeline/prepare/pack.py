@@ -14,7 +14,7 @@ from .writer import Sample
 
 
 def _spans(spans: list[dict]) -> bytes:
-    return json.dumps({"spans": spans}, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(spans, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _span(encoded: Encoded, first: int, last: int) -> dict:

@@ -31,6 +31,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.dataset import block
 from pipeline.dataset.manifest import FORMAT, SPLITS, Shard
 from pipeline.prepare.writer import Sample, ShardWriter
 from pipeline.stream.candidates import WINDOW, CandidateStream
@@ -65,7 +66,7 @@ def _samples(numbers: range, seq_len: int) -> Iterator[Sample]:
     for number in numbers:
         spans = [{"document": f"corpus:{number}-{i}", "source": "corpus", "first": 0, "last": 1800} for i in range(3)]
         tokens = draw.integers(VOCABULARY, size=seq_len + 1, dtype=np.uint16)
-        yield Sample(tokens.tobytes(), json.dumps({"spans": spans}).encode(), seq_len)
+        yield Sample(tokens.tobytes(), json.dumps(spans).encode(), seq_len)
 
 
 def _write_manifest(folder: Path, shards: list[Shard], seq_len: int) -> None:
@@ -79,7 +80,7 @@ def _write_manifest(folder: Path, shards: list[Shard], seq_len: int) -> None:
 
 def make_dataset(folder: Path, options: LoaderOptions) -> None:
     """The samples as our shards, as one file of tokens, and in mosaicml-streaming's format where it is installed."""
-    writer = ShardWriter(folder, "train", options.seq_len + 1, np.dtype("<u2"), SHARD_BYTES // 4)
+    writer = ShardWriter(folder, "train", np.dtype("<u2"), SHARD_BYTES // 4)
     columns = {"tokens": f"ndarray:uint16:{options.seq_len + 1}"}
     mosaic = None
     if find_spec("streaming"):
@@ -99,7 +100,8 @@ def make_dataset(folder: Path, options: LoaderOptions) -> None:
 
 def make_large_dataset(folder: Path, seq_len: int) -> int:
     """10,000 shards in the manifest, those on the disk that steps 0 and (the answer) in mid-epoch read."""
-    size = SHARD_BYTES // (4 * 512 + 2 * (seq_len + 1) + 1024)  # headers, tokens, spans and padding of a sample
+    sample = len(next(_samples(range(1), seq_len)).spans) + 2 * (seq_len + 1)
+    size = SHARD_BYTES // sample // block.SAMPLES * block.SAMPLES
     stated = [Shard(f"train-{i:06d}.tar", size, size * seq_len, 1, "0" * 64, i * size) for i in range(SHARDS)]
     order = EpochOrder([size] * SHARDS, groups=GROUPS, drawn=BATCH // GROUPS, seed=0, window=WINDOW)
     middle = order.steps_per_epoch // 2
@@ -116,7 +118,7 @@ def make_large_dataset(folder: Path, seq_len: int) -> int:
 def _write_shard(folder: Path, shard: Shard, seq_len: int) -> Shard:
     if (folder / shard.name).exists():
         return shard
-    writer = ShardWriter(folder, "train", seq_len + 1, np.dtype("<u2"), 2 * SHARD_BYTES)
+    writer = ShardWriter(folder, "train", np.dtype("<u2"), 2 * SHARD_BYTES)
     # A writer numbers samples and shards from 0; this one begins in the middle of a dataset.
     writer._samples = shard.first_sample
     for sample in _samples(range(shard.samples), seq_len):
@@ -137,8 +139,15 @@ def _webdataset(folder: Path, seq_len: int, workers: int) -> Iterator[torch.Tens
     import webdataset
 
     shards = sorted(str(path) for path in folder.glob("train-*.tar"))
-    dataset = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).shuffle(WINDOW).decode().repeat()
-    return _batches(dataset, workers, "tokens.npy")
+    blocks = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).decode()
+    return _batches(blocks.compose(_samples_of).shuffle(WINDOW).repeat(), workers, "tokens.npy")
+
+
+def _samples_of(blocks: Iterator[dict]) -> Iterator[dict]:
+    """webdataset gives blocks; its own shuffle and batches are of samples."""
+    for one in blocks:
+        for tokens in one["tokens.npy"]:
+            yield {"tokens.npy": tokens}
 
 
 def _mosaic(folder: Path, seq_len: int, workers: int) -> Iterator[torch.Tensor]:

@@ -122,8 +122,8 @@ def test_what_a_network_does_is_tried_again(server, tmp_path, tokens_of, capfd, 
     [
         (500, "the server answered 500"),
         ("flip", "its sha256 is not the one in the manifest"),
-        ("short", "it ended after 10752 of 21504 bytes"),
-        ("half", "the connection ended 10752 bytes early"),
+        ("short", "it ended after 4352 of 8704 bytes"),
+        ("half", "the connection ended 4352 bytes early"),
         ("drop", "(closed|reset)"),
     ],
 )
@@ -153,7 +153,7 @@ def test_what_is_no_dataset_gets_a_sentence(server, tmp_path):
 
 def test_the_cache_stays_below_its_limit(server, tmp_path, tokens_of):
     """What was opened longest ago goes first; what another process removed is fetched again."""
-    manifest = Manifest.load(_mirror(server, tmp_path, limit=2 * 21504 + 100))
+    manifest = Manifest.load(_mirror(server, tmp_path, limit=2 * 8704 + 100))
     reader = SplitReader(manifest, open_shards=6)
     for sample in (1, 11, 21):
         assert reader.tokens([sample]).tolist() == [tokens_of(sample)]
@@ -163,9 +163,7 @@ def test_the_cache_stays_below_its_limit(server, tmp_path, tokens_of):
     SplitReader(manifest).tokens([32])
     assert _shards(tmp_path) == ["train-000001.tar", "train-000003.tar"]
     assert server.asked["train-000001.tar"] == 1
-    with pytest.raises(
-        ValueError, match=r"has 21504 bytes, more than the cache .* may hold .100.: raise data.cache_gb"
-    ):
+    with pytest.raises(ValueError, match=r"has 8704 bytes, more than the cache .* may hold .100.: raise data.cache_gb"):
         SplitReader(_mirror(server, tmp_path, limit=100)).tokens([1])
 
 
@@ -191,7 +189,7 @@ def _started(*arguments):
 
 def test_two_ranks_fetch_a_shard_once(server, tmp_path):
     """Also with room for one shard only, where they must wait for each other."""
-    for limit, most in ((ROOM, 1), (21504 + 100, 4)):
+    for limit, most in ((ROOM, 1), (8704 + 100, 4)):
         server.asked.clear()
         mirror = _mirror(server, tmp_path, cache=tmp_path / f"cache-{limit}", limit=limit)
         ranks = [_started(mirror, [1, 11, 21, 31]) for _ in range(4)]
@@ -206,7 +204,7 @@ def test_two_ranks_fetch_a_shard_once(server, tmp_path):
 def test_a_rank_killed_in_the_middle_leaves_nothing_in_the_way(server, tmp_path, tokens_of, monkeypatch):
     monkeypatch.setattr(remote, "STALL", 20)
     server.faults["train-000001.tar"] = ["wait"]
-    mirror = _mirror(server, tmp_path, limit=21504 + 100)
+    mirror = _mirror(server, tmp_path, limit=8704 + 100)
     rank = _started(mirror, [11])
     while not _leftovers(tmp_path) or not server.asked["train-000001.tar"]:
         time.sleep(0.01)

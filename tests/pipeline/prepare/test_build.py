@@ -62,7 +62,7 @@ def recipe(corpus, tmp_path_factory):
         test_fraction=0.2,
         vocab_size=300,
         seq_len=16,
-        shard_size=0.1,
+        shard_size=0.05,
     )
 
 
@@ -119,7 +119,7 @@ def test_the_manifest_records_what_was_done(recipe, dataset):
         assert sum(shard.tokens for shard in dataset.shards[split]) == dataset.samples(split) * 16
         assert tokens - 1 - dataset.dropped_tokens[split] == dataset.samples(split) * 16
     assert len(dataset.shards["train"]) > 3
-    assert all(shard.bytes <= 100_000 for split in SPLITS for shard in dataset.shards[split])
+    assert all(shard.bytes <= 50_000 for split in SPLITS for shard in dataset.shards[split])
     assert all(problem is None for _, problem in verify(dataset))
 
 

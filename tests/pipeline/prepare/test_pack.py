@@ -30,7 +30,7 @@ def _pack(packer, tokenizer, texts, length):
     for one in encoded:
         packer.add(one)
     dropped = packer.finish()
-    rows = [(np.frombuffer(s.tokens, dtype="<u2").tolist(), json.loads(s.spans)["spans"], s.targets) for s in samples]
+    rows = [(np.frombuffer(s.tokens, dtype="<u2").tolist(), json.loads(s.spans), s.targets) for s in samples]
     return encoded, rows, dropped
 
 

@@ -18,6 +18,7 @@ class Asked:
     text_field: str = "text"
     source_field: str | None = None
     id_field: str | None = None
+    pipe: bool = False
 
     @property
     def fields(self) -> Fields:

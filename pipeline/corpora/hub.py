@@ -4,17 +4,14 @@ Code that a dataset brings is never run: `datasets` refuses it, and nothing here
 in the middle is tried again from the row where it was lost.
 """
 
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from .corpus import RECORD, Asked, Corpus
 from .document import Document
+from .taken_up import one_line, taken_up
 
-ATTEMPTS = 6
-FIRST_PAUSE = 1.0  # seconds before the second attempt, twice as long before each further one: 31 s in all
 _OPENWEBTEXT = "Skylion007/openwebtext"
 _PLAIN = (".json", ".jsonl", ".txt", ".csv", ".tsv")
 _PACKED_TO_TEXT = 3  # a rough ratio of characters to bytes of files that are compressed
@@ -32,54 +29,35 @@ def _documents(asked: Asked, source: str) -> Iterator[Document]:
 
 
 def _rows(asked: Asked) -> Iterator[dict]:
-    """The rows in their order. ValueError where they cannot be had at first, or no longer after ATTEMPTS."""
+    """The rows in their order. ValueError where they cannot be had."""
     from huggingface_hub.errors import HTTPError  # of a connection; with `datasets` it takes a second to import
 
-    number, failures, state = 0, 0, None
-    while True:
-        try:
-            stream = _load(asked)
-            if state:
-                stream.load_state_dict(state)
-            for row in stream:
-                yield row
-                number, failures, state = number + 1, 0, stream.state_dict()
-            return
-        except Exception as error:  # `datasets`, and what it reads with, raise anything for a damaged file
-            failures += 1
-            lost = isinstance(error, OSError | HTTPError) and not Path(asked.dataset).exists()
-            if not lost or number == 0 or failures == ATTEMPTS:
-                raise _error(asked, number, failures, error) from error
-            pause = FIRST_PAUSE * 2 ** (failures - 1)
-            _tell(
-                f"{asked.dataset}: the connection is lost after row {number - 1} ({_line(error)}); attempt "
-                f"{failures + 1} of {ATTEMPTS} in {pause:g} s"
-            )
-            time.sleep(pause)
+    state = None  # the stream's own, after the last row
+
+    def rows_from(_: int) -> Iterator[dict]:
+        nonlocal state
+        stream = _load(asked)
+        if state:
+            stream.load_state_dict(state)
+        for row in stream:
+            state = stream.state_dict()
+            yield row
+
+    def lost(error: Exception) -> bool:
+        return isinstance(error, OSError | HTTPError) and not Path(asked.dataset).exists()
+
+    return taken_up(asked.dataset, rows_from, lost)
 
 
 def _load(asked: Asked):
     from datasets import load_dataset  # takes a second or two to import, and only this corpus needs it
 
-    return load_dataset(asked.dataset, name=asked.subset, split=asked.split, revision=asked.revision, streaming=True)
-
-
-def _error(asked: Asked, number: int, failures: int, error: Exception) -> ValueError:
-    if number == 0:
-        return ValueError(f"--dataset {asked.dataset} cannot be loaded: {_line(error)}")
-    often = f" (attempt {failures}); run the same command when it is back" if failures > 1 else ""
-    return ValueError(f"{asked.dataset} cannot be read after row {number - 1}: {_line(error)}{often}")
-
-
-def _line(error: Exception) -> str:
-    """What an error says, on one line."""
-    if isinstance(error, StopIteration):
-        return "its first file is empty"  # so `datasets` tells it
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    try:
+        return load_dataset(
+            asked.dataset, name=asked.subset, split=asked.split, revision=asked.revision, streaming=True
+        )
+    except StopIteration:  # so `datasets` tells it
+        raise ValueError("its first file is empty") from None
 
 
 def _characters(asked: Asked) -> int:
@@ -96,7 +74,7 @@ def _characters(asked: Asked) -> int:
         sizes = ((path, fsspec.core.url_to_fs(path)) for path in map(str, files))
         return sum(fs.size(at) * (1 if path.endswith(_PLAIN) else _PACKED_TO_TEXT) for path, (fs, at) in sizes)
     except Exception as error:
-        raise _error(asked, 0, 1, error) from error
+        raise ValueError(f"{asked.dataset} cannot be loaded: {one_line(error)}") from error
 
 
 # Its beginning is taken for a fair sample: reading all of it twice would fetch it twice.

@@ -8,6 +8,7 @@ from .document import Document
 from .files import JSON, PARQUET, TEXT, expand
 from .hub import HUB, OPENWEBTEXT
 from .installed_docs import INSTALLED_DOCS
+from .webdataset import WEBDATASET
 
 CORPORA: dict[str, Corpus] = {
     "openwebtext": OPENWEBTEXT,
@@ -15,6 +16,7 @@ CORPORA: dict[str, Corpus] = {
     "json": JSON,
     "parquet": PARQUET,
     "text": TEXT,
+    "webdataset": WEBDATASET,
     "installed-docs": INSTALLED_DOCS,
 }
 
@@ -41,10 +43,11 @@ def _chosen(name: str, data_files: Sequence[str], asked: dict) -> tuple[Corpus, 
     if name not in CORPORA:
         raise ValueError(f"unknown corpus '{name}': choose one of {', '.join(CORPORA)}")
     corpus, chosen = CORPORA[name], Asked(tuple(data_files), **asked)
-    if data_files and not corpus.of_files:
+    reads = ("data_files", *corpus.reads) if corpus.of_files else corpus.reads
+    if data_files and "data_files" not in reads:
         raise ValueError(f"corpus {name} reads no --data-files; for your own files take --corpus json")
     for option in chosen.given():
-        if option not in ("data_files", *corpus.reads):
+        if option not in reads:
             raise ValueError(f"corpus {name} reads no --{option.replace('_', '-')}: leave it out")
     if corpus.of_files:
         chosen = replace(chosen, data_files=tuple(expand(name, data_files)))

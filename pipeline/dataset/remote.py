@@ -39,15 +39,15 @@ STALL = 30.0  # seconds without a byte after which an attempt is given up
 _CHUNK = 1 << 20
 _TOLD_EVERY = 10.0  # seconds between progress lines of one file
 _LATER = (408, 425, 429)  # HTTP answers under 500 that another attempt may change
-_PIPE = "pipe:"
+PIPE = "pipe:"
 
 
 def is_remote(place: str) -> bool:
     """Whether `place` names a dataset elsewhere rather than a folder."""
-    return place.startswith(_PIPE) or re.match(r"[a-z][a-z0-9+.-]*://", place) is not None
+    return place.startswith(PIPE) or re.match(r"[a-z][a-z0-9+.-]*://", place) is not None
 
 
-class _Failed(Exception):
+class Failed(Exception):
     """An attempt that failed for a reason which may pass."""
 
 
@@ -66,9 +66,9 @@ class Mirror:
     pipe: bool = False
 
     def __post_init__(self):
-        if self.place.startswith(_PIPE) and not self.pipe:
+        if self.place.startswith(PIPE) and not self.pipe:
             raise ValueError(f"{self.place} would run a command: allow that with --data.pipe if you trust it")
-        if self.place.startswith(_PIPE) and "{}" not in self.place:
+        if self.place.startswith(PIPE) and "{}" not in self.place:
             raise ValueError(f"{self.place} must have {{}} where the name of the file goes")
         if self.limit < 1:
             raise ValueError(f"the cache of {self.place} may hold {self.limit} bytes; it must be at least 1")
@@ -133,14 +133,14 @@ class Mirror:
             os.replace(partial, path)
 
     def _download(self, name: str, partial: Path, size: int, sha256: str) -> None:
-        """One attempt at writing a shard to `partial`; _Failed when what comes is not what it should be."""
+        """One attempt at writing a shard to `partial`; Failed when what comes is not what it should be."""
         digest, arrived = hashlib.sha256(), 0
         started = told = time.monotonic()
         with open(partial, "r+b") as file, closing(self._bytes(name)) as chunks:
             for chunk in chunks:
                 arrived += len(chunk)
                 if arrived > size:
-                    raise _Failed(f"it has more than the {size} bytes that the manifest says")
+                    raise Failed(f"it has more than the {size} bytes that the manifest says")
                 file.write(chunk)
                 digest.update(chunk)
                 if time.monotonic() - told > _TOLD_EVERY:
@@ -148,9 +148,9 @@ class Mirror:
                     rate = arrived / 1e6 / (told - started)
                     _tell(f"{name}: {arrived / 1e6:.0f} of {size / 1e6:.0f} MB, {rate:.1f} MB/s")
             if arrived < size:
-                raise _Failed(f"it ended after {arrived} of {size} bytes")
+                raise Failed(f"it ended after {arrived} of {size} bytes")
             if digest.hexdigest() != sha256:
-                raise _Failed("its sha256 is not the one in the manifest")
+                raise Failed("its sha256 is not the one in the manifest")
             file.flush()
             os.fsync(file.fileno())
         seconds = max(time.monotonic() - started, 1e-9)
@@ -166,18 +166,18 @@ class Mirror:
         return self._persist(name, attempt)
 
     def _persist(self, name: str, attempt: Callable[[], Any]) -> Any:
-        """What `attempt` returns, tried again after growing pauses while it raises _Failed; then ValueError."""
+        """What `attempt` returns, tried again after growing pauses while it raises Failed; then ValueError."""
         pause = FIRST_PAUSE
         for number in range(2, ATTEMPTS + 1):
             try:
                 return attempt()
-            except _Failed as error:
+            except Failed as error:
                 _tell(f"{name}: {error}; attempt {number} of {ATTEMPTS} in {pause:.1f} s")
             time.sleep(pause)
             pause *= 2
         try:
             return attempt()
-        except _Failed as error:
+        except Failed as error:
             raise ValueError(
                 f"{name} of {self.place} cannot be had: {error} (attempt {ATTEMPTS}); mend that and resume"
             ) from None
@@ -208,10 +208,15 @@ class Mirror:
         return held + size <= self.limit
 
     def _bytes(self, name: str) -> Iterator[bytes]:
-        if self.place.startswith(_PIPE):
-            return _from_command(self.place.removeprefix(_PIPE).replace("{}", name))
-        url = f"{self.place.rstrip('/')}/{name}"
-        return _from_http(url) if url.startswith(("http://", "https://")) else _from_fsspec(url)
+        pipe = self.place.startswith(PIPE)
+        return arriving(self.place.replace("{}", name) if pipe else f"{self.place.rstrip('/')}/{name}")
+
+
+def arriving(place: str) -> Iterator[bytes]:
+    """The bytes of a file elsewhere; `pipe:` runs its command. Failed where another attempt may help, or ValueError."""
+    if place.startswith(PIPE):
+        return _from_command(place.removeprefix(PIPE))
+    return _from_http(place) if place.startswith(("http://", "https://")) else _from_fsspec(place)
 
 
 def _from_http(url: str) -> Iterator[bytes]:
@@ -220,13 +225,13 @@ def _from_http(url: str) -> Iterator[bytes]:
             while chunk := answer.read(_CHUNK):
                 yield chunk
             if answer.length:  # http.client says nothing when a body ends early
-                raise _Failed(f"the connection ended {answer.length} bytes early")
+                raise Failed(f"the connection ended {answer.length} bytes early")
     except urllib.error.HTTPError as error:
         if error.code < 500 and error.code not in _LATER:
             raise ValueError(f"{url} cannot be had: {error.code} {error.reason}") from None
-        raise _Failed(f"the server answered {error.code} {error.reason}") from None
+        raise Failed(f"the server answered {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _Failed(f"{getattr(error, 'reason', None) or error or type(error).__name__}") from None
+        raise Failed(f"{getattr(error, 'reason', None) or error or type(error).__name__}") from None
 
 
 def _from_fsspec(url: str) -> Iterator[bytes]:
@@ -239,7 +244,7 @@ def _from_fsspec(url: str) -> Iterator[bytes]:
     except (ImportError, ValueError, FileNotFoundError, PermissionError) as error:
         raise ValueError(f"{url} cannot be had: {error}") from error
     except OSError as error:
-        raise _Failed(str(error)) from None
+        raise Failed(str(error)) from None
 
 
 def _from_command(command: str) -> Iterator[bytes]:
@@ -247,13 +252,13 @@ def _from_command(command: str) -> Iterator[bytes]:
     try:
         while True:
             if not select.select([process.stdout], [], [], STALL)[0]:
-                raise _Failed(f"no byte for {STALL:g} s from: {command}")
+                raise Failed(f"no byte for {STALL:g} s from: {command}")
             chunk = os.read(process.stdout.fileno(), _CHUNK)
             if not chunk:
                 break
             yield chunk
         if code := process.wait():
-            raise _Failed(f"exit code {code} of: {command}")
+            raise Failed(f"exit code {code} of: {command}")
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)  # the shell and what it started

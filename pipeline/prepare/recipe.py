@@ -26,7 +26,10 @@ class Recipe:
     out: Path
     """The dataset folder to make."""
     data_files: tuple[str, ...] = ()
-    """Paths or globs of the files of corpus json, parquet or text (.gz, .bz2, .xz and .zst too)."""
+    """Paths or globs of the files of corpus json, parquet or text (.gz, .bz2, .xz and .zst too). Of corpus webdataset
+    also addresses, and braces: shards-{000..099}.tar."""
+    pipe: bool = False
+    """Allow data files that run a shell command, as 'pipe:aws s3 cp s3://bucket/shards-{000..099}.tar -'."""
     dataset: str | None = None
     """The dataset of corpus hub: a name on the hub as owner/name, or a folder of data files."""
     subset: str | None = None
@@ -36,7 +39,7 @@ class Recipe:
     revision: str | None = None
     """Its revision (of openwebtext too): a branch, tag or commit of the hub."""
     text_field: str = "text"
-    """The field of a record (json, parquet, hub) that holds the text."""
+    """The field of a record (json, parquet, hub, webdataset) that holds the text."""
     source_field: str | None = None
     """The field that names a document's source; by default the source is the file's name without suffixes."""
     id_field: str | None = None

@@ -3,6 +3,7 @@
     python -m scripts.prepare --corpus installed-docs --out data/demo
     python -m scripts.prepare --corpus openwebtext --tokenizer gpt2 --seq-len 1024 --out data/owt
     python -m scripts.prepare --corpus hub --dataset owner/name --subset all --text-field body --out data/web
+    python -m scripts.prepare --corpus webdataset --data-files 'shards-{000..099}.tar' --out data/shards
     python -m scripts.prepare --corpus json --data-files 'news/*.jsonl.gz' --text-field text \
         --source-field source --id-field id --target-sources news --out data/news
     python -m scripts.prepare verify data/owt          # or with --drop: go on without the broken shards

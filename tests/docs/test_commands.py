@@ -14,6 +14,7 @@ from importlib import import_module
 from unittest import mock
 
 import pytest
+import webdataset
 
 from pipeline.dataset.manifest import Manifest
 from scripts.prepare.__main__ import main as prepare
@@ -35,6 +36,7 @@ RUN = {
         "verify data/news": "",
         "verify data/news --drop": "",
         "--dataset ./web": SMALL,
+        "'shards-{000..001}.tar'": SMALL,
     },
     "docs/running.md": {
         "verify data/demo": "",
@@ -75,10 +77,18 @@ MINUTES = "takes minutes; the tests of its folder run it small"
 GPUS = "needs GPUs, or takes weeks"
 HUB = "needs the hub; tests/pipeline/corpora/test_hub.py streams from a stand-in"
 AFAR = "needs a place elsewhere; tests/pipeline/dataset/test_remote.py has one on loopback"
+SHARDS_AFAR = (
+    "needs a place elsewhere; tests/pipeline/corpora/test_webdataset.py has one on loopback, and runs commands"
+)
 INSTALLED = "reads all that is installed here; tests/pipeline/corpora and tests/scripts/test_mix.py do it small"
 NOT_RUN = {
     "README.md": {"make demo": FRESH, "make test": FRESH, "pip install .": "makes an installation"},
-    "docs/data.md": {"installed-docs": INSTALLED, "--dataset owner/name": HUB},
+    "docs/data.md": {
+        "installed-docs": INSTALLED,
+        "--dataset owner/name": HUB,
+        "https://host/shards": SHARDS_AFAR,
+        "pipe:aws s3 cp s3://bucket/shards": SHARDS_AFAR,
+    },
     "docs/running.md": {
         "installed-docs": INSTALLED,
         "openwebtext": HUB,
@@ -162,6 +172,14 @@ def write_repository(folder) -> None:
     (folder / "pages.jsonl").write_text("".join(pages))
 
 
+def write_shards(folder) -> None:
+    draw = random.Random(2)
+    for number in range(2):
+        with webdataset.TarWriter(str(folder / f"shards-{number:03d}.tar")) as shard:
+            for key in range(45):
+                shard.write({"__key__": f"{number}-{key}", "txt": " ".join(draw.choices(WORDS, k=90))})
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A folder with the texts that the pages speak of, and the project's configurations."""
@@ -171,6 +189,7 @@ def workplace(tmp_path, monkeypatch):
     write_texts(tmp_path / "parts", ["plays", "verse", "manual"])
     parts = sorted((tmp_path / "parts").glob("*.gz"))
     write_repository(tmp_path / "web")
+    write_shards(tmp_path)
     (tmp_path / "mixed.jsonl.gz").write_bytes(b"".join(path.read_bytes() for path in parts))
     return tmp_path
 
@@ -216,8 +235,9 @@ def test_the_readmes_three_commands(workplace, capsys):
 
 def test_the_commands_of_data(workplace):
     assert sorted(run_commands("docs/data.md", {})) == sorted(RUN["docs/data.md"])
-    assert {path.name for path in (workplace / "data").iterdir()} == {"news", "web"}
-    assert set(Manifest.load(workplace / "data" / "web").sources["train"]) == {"web"}
+    assert {path.name for path in (workplace / "data").iterdir()} == {"news", "web", "shards"}
+    for name in ("web", "shards"):
+        assert set(Manifest.load(workplace / "data" / name).sources["train"]) == {name}
 
 
 def test_the_commands_of_running(workplace):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import IterableDataset
 
-from pipeline.corpora import hub
+from pipeline.corpora import taken_up
 from pipeline.corpora.document import Document
 from pipeline.corpora.registry import estimated_characters, read_corpus
 
@@ -90,7 +90,7 @@ def _losing(monkeypatch, losses, rows=5, shards=2):
         return IterableDataset.from_generator(generate, gen_kwargs={"shards": list(range(shards))})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(hub, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(taken_up, "FIRST_PAUSE", 0.001)
     return asked
 
 
@@ -125,7 +125,7 @@ def test_a_hub_that_stays_away_gets_a_sentence(monkeypatch, capfd):
 
 def test_what_never_came_is_not_waited_for(monkeypatch):
     asked = _losing(monkeypatch, [0] * 20)
-    with pytest.raises(ValueError, match=r"--dataset me/mine cannot be loaded: reset by the hub$"):
+    with pytest.raises(ValueError, match=r"^me/mine cannot be loaded: reset by the hub$"):
         list(read_corpus("hub", dataset="me/mine"))
     assert len(asked) == 1
 

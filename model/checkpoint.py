@@ -1,8 +1,8 @@
 """Checkpoints: sharded by torch.distributed.checkpoint, complete or invisible, the last few kept.
 
-A checkpoint is a folder `step-<steps done>` that holds the tensors of model and optimizer and `state.json`. It is
-written under a hidden name and renamed when every rank is done, so a folder of that name is always whole. Reading
-one runs no code that it brings (model/safe_load.py).
+A checkpoint is a folder `step-<steps done>` with what is trained of the model, the tensors of its optimizer and
+`state.json`. It is written under a hidden name and renamed when every rank is done, so a folder of that name is
+always whole. Reading one runs no code that it brings (model/safe_load.py).
 """
 
 import json
@@ -18,6 +18,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
     get_model_state_dict,
     get_state_dict,
     set_model_state_dict,
@@ -25,6 +26,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from .safe_load import SafePlanner, SafeReader
+
+# What a state leaves out is left alone; that the files have all of it, reading them has found.
+NOT_FROZEN = StateDictOptions(strict=False)
 
 
 def save(
@@ -109,15 +113,16 @@ def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, e
     """
     tensors = _tensors(model, optimizer) | extra
     _read(checkpoint, tensors, "; remove it to resume from the one before it")
-    set_state_dict(model, optimizer, model_state_dict=tensors["model"], optim_state_dict=tensors["optimizer"])
+    states = {"model_state_dict": tensors["model"], "optim_state_dict": tensors["optimizer"]}
+    set_state_dict(model, optimizer, **states, options=NOT_FROZEN)
     return read_state(checkpoint)
 
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
     """Fills the model alone, sharded as it is now. Raises ValueError as `load` does, or for another shape of model."""
-    state = get_model_state_dict(model)
+    state = _without_frozen(get_model_state_dict(model), model)
     _read(checkpoint, {"model": state})
-    set_model_state_dict(model, state)
+    set_model_state_dict(model, state, options=NOT_FROZEN)
 
 
 def _read(checkpoint: Path, tensors: dict, what_to_do: str = "") -> None:
@@ -147,7 +152,13 @@ def read_state(checkpoint: Path) -> dict:
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
     model_state, optimizer_state = get_state_dict(model, optimizer)
-    return {"model": model_state, "optimizer": optimizer_state}
+    return {"model": _without_frozen(model_state, model), "optimizer": optimizer_state}
+
+
+def _without_frozen(state: dict, model: nn.Module) -> dict:
+    """A model's state without what is not trained: weights beside adapters are where they were read from."""
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: value for name, value in state.items() if name not in frozen}
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -1,17 +1,19 @@
 """How a model is laid out over the ranks: FSDP2 and mixed precision."""
 
 import torch
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-from .gpt2 import GPT2
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
-def shard(model: GPT2, mesh: DeviceMesh, compute_dtype: torch.dtype) -> GPT2:
-    """fully_shard on every block and on the root, which holds both uses of the tied weight in one group."""
-    kept_dtype = next(model.parameters()).dtype
+def shard(model: nn.Module, mesh: DeviceMesh, compute_dtype: torch.dtype) -> nn.Module:
+    """fully_shard on every one of `model.blocks` and on the root, which holds both uses of a tied weight in one group.
+
+    Frozen parameters keep their own dtype in the shards; the passes see all in `compute_dtype`.
+    """
+    kept_dtype = next(p.dtype for p in model.parameters() if p.requires_grad)
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=kept_dtype)
     for block in model.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)

@@ -73,7 +73,8 @@ class Selector:
     (inputs, targets), each [N, T], on the model's device. target: for a method that aims, step -> (inputs, targets) of
     this rank's share of the step's target samples, masked where it is padded. prefilter: what settings.prefilter names.
     lanes: the numbers of this rank's groups among all (default: all of them). watch: for a method that watches,
-    positions among the target samples -> their losses, the same on every rank. seed: of what a method draws at random.
+    positions among the target samples -> their losses, the same on every rank. seed: of what a method, or the model by
+    dropout, draws at random.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Selector:
             inputs_NT, targets_NT = self._batch(tokens_nT1[shortlist_N])
             choose = self._choose_by_score if scores else self._take
             moment = Moment(step, self._lanes[group], self._seed, learning_rate)
+            torch.manual_seed(np.random.default_rng((self._seed, step, moment.lane)).integers(2**63))  # of dropout
             choice = choose(shortlist_N, inputs_NT, targets_NT, direction, moment)
             if self._ranking:
                 choice.predicted = self._ranking.predicted_gn[group]
@@ -156,10 +158,15 @@ class Selector:
         return self._ranking.shortlist(group, size, explore) if self._ranking else np.arange(size)
 
     def _aim(self, step: int) -> Direction:
-        """The direction of this step's fresh target samples, which the ranks share out among them."""
-        settings = self.settings.direction
+        """The direction of this step's fresh target samples, which the ranks share out among them.
+
+        Of the loss that is measured in the end, so without dropout.
+        """
+        settings, mode = self.settings.direction, self._model.training
+        self._model.eval()
         with self.recorder:
             self._model(*self._target(step)).sum().backward()
+        self._model.train(mode)
         direction = self._running.update(self.recorder, samples=settings.samples)
         if settings.preconditioner == "none":
             return direction

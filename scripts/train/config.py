@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from model.settings import Model
 from pipeline.dataset.remote import Mirror, is_remote
 from selection.settings import Selection
 
@@ -29,16 +30,6 @@ class Data:
         if not is_remote(self.path):
             return Path(self.path)
         return Mirror(self.path, Path(self.cache).expanduser(), int(self.cache_gb * 1e9), self.pipe)
-
-
-@dataclass(frozen=True)
-class Model:
-    n_layer: int = 12
-    """Transformer blocks."""
-    n_head: int = 12
-    """Attention heads; must divide n_embd."""
-    n_embd: int = 768
-    """Width D."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Config:
-    """Trains GPT-2 and chooses what it trains on."""
+    """Trains a language model and chooses what it trains on."""
 
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
@@ -107,6 +98,7 @@ class Config:
         for key, value in at_least_one.items():
             if value < 1:
                 raise ValueError(f"{key} must be at least 1, not {value}")
+        self.model.check()
         self.selection.check()
         if train.groups % world_size:
             raise ValueError(f"train.groups ({train.groups}) must be a multiple of the number of ranks ({world_size})")

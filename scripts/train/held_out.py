@@ -1,6 +1,7 @@
 """The held-out splits during training: `target` samples for the direction, `val` and `test` for measuring."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -10,6 +11,16 @@ from torch import Tensor, nn
 from model.world import World, sum_over_ranks
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader, inputs_and_targets
+
+
+@contextmanager
+def measuring(model: nn.Module) -> Iterator[None]:
+    """Without dropout and gradients; the model's mode is afterwards what it was."""
+    mode = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(mode)
 
 
 class HeldOut:
@@ -31,19 +42,19 @@ class HeldOut:
         targets_nT[len(mine) :] = -1
         return inputs_nT.to(self._world.device), targets_nT.to(self._world.device)
 
-    @torch.no_grad()
     def losses(self, model: nn.Module, samples: Sequence[int]) -> np.ndarray:
         """The loss of each of `samples`, float64 [len(samples)], the same on every rank; one pass over all of them."""
-        mine_n = model(*self.share(samples)).double()
+        with measuring(model):
+            mine_n = model(*self.share(samples)).double()
         everyones = [torch.empty_like(mine_n) for _ in range(self._world.size)]
         dist.all_gather(everyones, mine_n)
         return torch.stack(everyones, dim=1).flatten()[: len(samples)].cpu().numpy()
 
-    @torch.no_grad()
     def loss(self, model: nn.Module, samples: Sequence[int], batch: int) -> float:
         """Mean loss of `samples`, each sample's mean over its own tokens; `batch` samples a pass on every rank."""
         total = torch.zeros((), dtype=torch.float64, device=self._world.device)
-        for start in range(0, len(samples), batch * self._world.size):
-            inputs_nT, targets_nT = self.share(samples[start : start + batch * self._world.size])
-            total += model(inputs_nT, targets_nT).double().sum()
+        with measuring(model):
+            for start in range(0, len(samples), batch * self._world.size):
+                inputs_nT, targets_nT = self.share(samples[start : start + batch * self._world.size])
+                total += model(inputs_nT, targets_nT).double().sum()
         return sum_over_ranks(total).item() / len(samples)

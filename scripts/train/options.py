@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from model.settings import SHAPE, Model
 from scripts.train.config import Config, flat
 from selection.settings import unread, why_unread, without_unread
 
@@ -59,7 +60,8 @@ def read_files(paths: Sequence[Path]) -> tuple[Config, dict[str, dict]]:
 def without_idle(
     config: Config, tables: dict[str, dict], strict: frozenset[str] = frozenset(), where: str = ""
 ) -> Config:
-    """The configuration without the values of `selection` that its method does not read.
+    """The configuration without the values of `selection` that its method does not read, and without a shape of model
+    for one that brings its own.
 
     tables: the keys that each file gives, in the order of the files; strict: those that were given `where`, beside
     which nothing idle may be. ValueError names a value that was given there, or by the last file that gives it where
@@ -74,7 +76,10 @@ def without_idle(
         elif not source or tables[source].get("selection.method") != chosen.method:
             continue
         raise ValueError(f"{name} = {json.dumps(value)} of {source} does nothing: {why_unread(chosen, key)}")
-    return dataclasses.replace(config, selection=without_unread(chosen))
+    model = config.model
+    if model.kind != "gpt2":
+        model = dataclasses.replace(model, **{k: getattr(Model(), k) for k in SHAPE if f"model.{k}" not in strict})
+    return dataclasses.replace(config, model=model, selection=without_unread(chosen))
 
 
 def load_toml(path: Path) -> dict:

@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 import torch.distributed as dist
-from torch import Tensor
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 
-from model import checkpoint
-from model.build import build_gpt2
-from model.gpt2 import GPT2, GPT2Config
+from model import build, checkpoint
 from model.optimizer import build_adamw
 from model.world import World
 from pipeline.dataset.manifest import Manifest
@@ -30,16 +29,11 @@ from selection.prefilters.ngrams import ngram_features
 from selection.selector import Selector
 
 
-def build_model(config: Config, manifest: Manifest, world: World) -> GPT2:
+def build_model(config: Config, manifest: Manifest, world: World) -> nn.Module:
     """The sharded model that a run of this configuration begins with, on the dataset of this manifest."""
-    shape = GPT2Config(
-        vocab_size=manifest.vocab_size,
-        n_layer=config.model.n_layer,
-        n_head=config.model.n_head,
-        n_embd=config.model.n_embd,
-        sequence_length=manifest.sequence_length,
-    )
-    return build_gpt2(shape, world.mesh, config.train.dtype, config.train.seed)
+    vocabulary = Tokenizer.from_file(str(manifest.folder / "tokenizer.json")).get_vocab()
+    dtype, seed = config.train.dtype, config.train.seed
+    return build.build_model(config.model, vocabulary, manifest.sequence_length, world.mesh, dtype, seed)
 
 
 def facts(manifest: Manifest, world: World) -> dict[str, str | int]:
@@ -51,7 +45,7 @@ def facts(manifest: Manifest, world: World) -> dict[str, str | int]:
     }
 
 
-def load_weights_of(folder: Path, config: Config, manifest: Manifest, model: GPT2) -> None:
+def load_weights_of(folder: Path, config: Config, manifest: Manifest, model: nn.Module) -> None:
     """The weights of another run's newest checkpoint, of which nothing else is taken up; all ranks call it.
 
     ValueError where that run has none, or another shape of model, or other tokens.

@@ -22,9 +22,9 @@ def rule_for(module: nn.Module) -> Rule | None:
     """The rule that covers the parameters which `module` itself holds; None where there is none."""
     if is_fused_head(module):
         return output_head
-    # Base classes too: fully_shard swaps a module's class for a subclass of it.
-    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__]
-    return next((RULES[name] for name in names if name in RULES), None)
+    # fully_shard swaps a module's class for a subclass of it. One with a forward of its own computes something else.
+    kind = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
+    return RULES.get(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def is_fused_head(module: nn.Module) -> bool:
@@ -73,6 +73,13 @@ def embedding(module: nn.Embedding, inputs: Sequence[Tensor], further: Sequence[
     return {"weight": RowScatter(index, values_NTD, module.num_embeddings)}
 
 
+def scaled_embedding(
+    module: nn.Embedding, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor
+) -> Uses:
+    """y = s E[index], as Gemma has it."""
+    return embedding(module, inputs, further, gradient * module.embed_scale.to(gradient.dtype))
+
+
 def layer_norm(module: nn.LayerNorm, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
     """y = w * xhat + b: grad w = sum_t b_t * xhat_t, grad b = sum_t b_t."""
     kept = len(module.normalized_shape)
@@ -99,12 +106,24 @@ def llama_norm(module: nn.Module, inputs: Sequence[Tensor], further: Sequence[Te
     return {"weight": PerSample(_sum_tokens(gradient * xhat.to(inputs[0].dtype), kept=1))}
 
 
+def gemma_norm(module: nn.Module, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
+    """y = (1 + w) * xhat, xhat in float32 whatever the model's precision."""
+    x = inputs[0].float()
+    xhat = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + module.eps)
+    return {"weight": PerSample(_sum_tokens(gradient.to(wide_dtype(gradient.dtype)) * xhat, kept=1))}
+
+
 def conv1d(module: nn.Module, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
     """y = x W + b, the linear layer of `transformers`' GPT-2: its weight is [in, out]."""
     return {
         "weight": OuterProduct(_tokens(inputs[0]), _tokens(gradient)),
         "bias": PerSample(_sum_tokens(gradient, kept=1)),
     }
+
+
+def _of(layer: str, model: str) -> str:
+    """The name of a model's own layer in `transformers`."""
+    return f"transformers.models.{model.lower()}.modeling_{model.lower()}.{model}{layer}"
 
 
 # By qualified name, so that a layer of a library that is not installed can have its rule.
@@ -114,9 +133,9 @@ RULES: dict[str, Rule] = {
     "torch.nn.modules.normalization.LayerNorm": layer_norm,
     "torch.nn.modules.normalization.RMSNorm": rms_norm,
     "transformers.pytorch_utils.Conv1D": conv1d,
-    "transformers.models.llama.modeling_llama.LlamaRMSNorm": llama_norm,
-    "transformers.models.mistral.modeling_mistral.MistralRMSNorm": llama_norm,
-    "transformers.models.qwen2.modeling_qwen2.Qwen2RMSNorm": llama_norm,
+    **{_of("RMSNorm", name): llama_norm for name in ("Llama", "Mistral", "Qwen2", "Qwen3")},
+    **{_of("RMSNorm", name): gemma_norm for name in ("Gemma", "Gemma2", "Gemma3")},
+    **{_of("TextScaledWordEmbedding", name): scaled_embedding for name in ("Gemma", "Gemma2", "Gemma3")},
 }
 
 

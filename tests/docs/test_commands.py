@@ -21,10 +21,12 @@ from scripts.prepare.__main__ import main as prepare
 from selection.log import read_log
 from tests.docs.blocks import PAGES, ROOT, command_lines, read_page
 from tests.docs.parsers import check, command_of
+from tests.helpers.networks import write_network
 from tests.helpers.run_example import make_cascade_run, make_dataset, make_run
 
 NET = "--model.n-layer 1 --model.n-head 1 --model.n-embd 8 --train.groups 1"
 TINY = f"{NET} --train.steps 2 --train.warmup-steps 1 --train.eval-samples 2 --train.eval-every 2"
+HF = "--train.groups 1 --train.steps 2 --train.warmup-steps 1 --train.eval-samples 2 --train.eval-every 2"
 SMALL = "--vocab-size 300 --seq-len 32"
 REPORT = ""
 
@@ -46,6 +48,7 @@ RUN = {
         "--out runs/regular": TINY,
         "--data.path data/demo --out runs/demo --train.resume auto": TINY.replace("steps 2", "steps 3", 1),
     },
+    "docs/models.md": {"--out runs/llama": HF, "--out runs/lora": HF},
     "docs/results.md": {
         "--only plays verse": "",
         "--out data/plays": SMALL,
@@ -250,6 +253,14 @@ def test_the_commands_of_running(workplace):
     assert null_share(runs / "exact", "interaction") == 0  # all candidates were scored, at every step
     assert null_share(runs / "regular", "score") == 1
     assert {json.loads((run / "ended.json").read_text())["how"] for run in runs.iterdir()} == {"finished"}
+
+
+def test_the_commands_of_models(workplace):
+    prepare_dataset("data/llama")
+    write_network(workplace / "models" / "llama", "Llama", workplace / "data" / "llama", vocabulary=300, positions=32)
+    assert run_commands("docs/models.md", {}) == list(RUN["docs/models.md"])
+    runs = workplace / "runs"
+    assert steps_of(runs / "llama") == steps_of(runs / "lora") == [0, 1]
 
 
 def test_the_commands_of_results(workplace, capsys):

@@ -33,6 +33,8 @@ def options(dataset, out, **changes) -> list[str]:
     """A command line: TINY, less what the method does not read, and `changes`, as in selection__method="topk"."""
     reads = METHODS[changes.get("selection__method", "greats")].reads
     tiny = {key: v for key, v in TINY.items() if not key.startswith("selection.") or key[len("selection.") :] in reads}
+    if "model__kind" in changes:
+        tiny = {key: value for key, value in tiny.items() if not key.startswith("model.")}
     values = tiny | {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
     arguments = [
         part for key, value in values.items() for part in ([f"--{key}"] if value is True else [f"--{key}", str(value)])

@@ -23,7 +23,7 @@ def metrics_but_times(folder):
     return [{key: value for key, value in line.items() if not key.endswith("seconds")} for line in lines]
 
 
-def _tensors(checkpoint):
+def tensors_of(checkpoint):
     """Every tensor of a checkpoint, by name."""
     read = {}
     load_state_dict(read, storage_reader=SafeReader(checkpoint), planner=_EmptyStateDictLoadPlanner(), no_dist=True)
@@ -41,7 +41,7 @@ def assert_same(folder, whole, why=""):
     assert read_log(folder / "selection").equals(read_log(whole / "selection")), why
     assert sorted(os.listdir(folder / "checkpoints")) == sorted(os.listdir(whole / "checkpoints")), why
     newest = sorted(os.listdir(whole / "checkpoints"))[-1]
-    ours, theirs = (_tensors(path / "checkpoints" / newest) for path in (folder, whole))
+    ours, theirs = (tensors_of(path / "checkpoints" / newest) for path in (folder, whole))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours), why
 

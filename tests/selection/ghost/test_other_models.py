@@ -1,4 +1,4 @@
-"""The recorder on models that are not ours, against plain autograd in float64: transformers, LoRA, checkpointing."""
+"""The recorder on layers and ways of ours and of others, against plain autograd in float64: RMSNorm, checkpointing."""
 
 import pytest
 import torch
@@ -9,39 +9,6 @@ from model.gpt2 import GPT2
 from selection.ghost.recorder import GhostRecorder
 from tests.helpers import oracle
 from tests.helpers.recording import batch, close, gpt2, mean_loss, record
-
-transformers = pytest.importorskip("transformers", reason="the peers extra is not installed")
-peft = pytest.importorskip("peft", reason="the peers extra is not installed")
-
-GPT2_SHAPE = {"vocab_size": 23, "n_positions": 9, "n_embd": 12, "n_layer": 2, "n_head": 2}
-NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-LLAMA_SHAPE = {"vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 9}
-
-
-class PerSampleLoss(nn.Module):
-    """(tokens, targets) -> mean loss per sample of a `transformers` causal language model."""
-
-    def __init__(self, body: nn.Module):
-        super().__init__()
-        self.body = body
-
-    def forward(self, tokens_NT, targets_NT):
-        return mean_loss(self.body(input_ids=tokens_NT, use_cache=False).logits, targets_NT)
-
-
-def hf_gpt2(tied: bool = True):
-    config = transformers.GPT2Config(**GPT2_SHAPE, **NO_DROPOUT, tie_word_embeddings=tied)
-    return transformers.GPT2LMHeadModel(config)
-
-
-def hf_llama(tied: bool = False):
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA_SHAPE, **HEADS, tie_word_embeddings=tied))
-
-
-def lora(body):
-    config = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
-    return peft.get_peft_model(body, config)
 
 
 class Torch(nn.Module):
@@ -74,12 +41,6 @@ class CheckpointedReentrant(Checkpointed):
 
 
 MODELS = {
-    "transformers GPT-2": lambda: PerSampleLoss(hf_gpt2()),
-    "transformers GPT-2, untied": lambda: PerSampleLoss(hf_gpt2(tied=False)),
-    "transformers Llama, grouped queries": lambda: PerSampleLoss(hf_llama()),
-    "transformers Llama, tied": lambda: PerSampleLoss(hf_llama(tied=True)),
-    "LoRA on GPT-2": lambda: PerSampleLoss(lora(hf_gpt2())),
-    "LoRA on Llama": lambda: PerSampleLoss(lora(hf_llama())),
     "RMSNorm, a layer used twice": Torch,
     "activation checkpointing": lambda: gpt2(Checkpointed),
     "reentrant activation checkpointing": lambda: gpt2(CheckpointedReentrant),

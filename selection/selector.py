@@ -15,12 +15,12 @@ F features of a sample.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .choice import Choice, interaction_of
 from .direction import Direction, RunningDirection, adam_preconditioned
 from .ghost import GhostRecorder
 from .methods import METHODS, Measured, Moment
@@ -33,37 +33,6 @@ from .settings import Selection
 RESTING = 4
 
 Batch = tuple[Tensor, Tensor]
-
-
-@dataclass
-class Choice:
-    """What became of one group of n candidates; a quantity that was not measured is None.
-
-    measured [N]: positions among the n of those that went through the model; picked [k]: the picks among these, in the
-    order of being picked. In the order of `measured`, all [N]: loss, first_order <g_i, v>, interaction (sum of
-    <g_i, g_j> over the picks j other than i), self_norm |g_i|, and score, what the method ranked by. predicted [n] by a
-    prefilter; by_prediction: it ranked all n by that.
-    """
-
-    measured: np.ndarray
-    picked: Tensor
-    loss: Tensor
-    first_order: Tensor | None = None
-    interaction: Tensor | None = None
-    self_norm: Tensor | None = None
-    predicted: np.ndarray | None = None
-    score: Tensor | None = None
-    by_prediction: bool = False
-
-    @property
-    def picks(self) -> Tensor:
-        """[k], positions among the n in the order of being picked."""
-        return torch.as_tensor(self.measured, device=self.picked.device)[self.picked]
-
-    def as_logged(self) -> dict:
-        """What SelectionLog.append takes of it."""
-        names = ("measured", "loss", "first_order", "interaction", "self_norm", "predicted", "score", "by_prediction")
-        return {"picks": self.picks, **{name: getattr(self, name) for name in names}}
 
 
 class Selector:
@@ -120,12 +89,22 @@ class Selector:
         return self.method.passes != "none" and step % every == 0
 
     def choose(
-        self, step: int, tokens_gnT1: Tensor, features_gnF: np.ndarray | None, learning_rate: float
+        self,
+        step: int,
+        tokens_gnT1: Tensor,
+        features_gnF: np.ndarray | None,
+        learning_rate: float,
+        known_gn: np.ndarray | None = None,
     ) -> list[Choice]:
-        """Picks in every group, and adds the gradient of the picks. All ranks call it at the same step."""
+        """Picks in every group, and adds the gradient of the picks. All ranks call it at the same step.
+
+        known_gn: for a method that knows something of every candidate beforehand.
+        """
         self._ranking = self._ranking or self._rank(features_gnF, step)
         self._step = step
         self._trusted = self._ranking.trusted if self._ranking else None
+        if self.method.knows and self.method.passes == "none":
+            self._ranking = Ranking(known_gn, trusted=True)
         if self.method.watches and self._trusted and step % self.settings.need.every == 0:
             self.prefilter.hear(self._watch(self.prefilter.watched))
         scores = self.scores_at(step)
@@ -139,10 +118,11 @@ class Selector:
             choose = self._choose_by_score if scores else self._take
             moment = Moment(step, self._lanes[group], self._seed, learning_rate)
             torch.manual_seed(np.random.default_rng((self._seed, step, moment.lane)).integers(2**63))  # of dropout
-            choice = choose(shortlist_N, inputs_NT, targets_NT, direction, moment)
+            known_N = None if known_gn is None else known_gn[group, shortlist_N]
+            choice = choose(shortlist_N, inputs_NT, targets_NT, direction, moment, known_N)
             if self._ranking:
                 choice.predicted = self._ranking.predicted_gn[group]
-                choice.by_prediction = self.method.filter is not None and self._ranking.trusted
+                choice.by_prediction = self.method.passes == "none" and self._ranking.trusted
             choices.append(choice)
         if scores and self.prefilter:
             self._to_send = features_gnF, choices
@@ -185,6 +165,7 @@ class Selector:
         targets_NT: Tensor,
         direction: Direction | None,
         moment: Moment,
+        known_N: np.ndarray | None,
     ) -> Choice:
         """The method's pass, its picks, and their gradient. With a prefix the losses are those of the scored tokens."""
         method, prefix = self.method, self.settings.scoring.prefix
@@ -192,6 +173,8 @@ class Selector:
         recorded = method.passes == "recorded"
         losses_N = (self._record if recorded else self._look)(inputs_NT[:, seen], targets_NT[:, seen], direction)
         measured = method.measure(self.recorder, direction) if recorded else Measured()
+        if known_N is not None:
+            measured.known_N = torch.from_numpy(known_N).to(losses_N)
         scores_N = method.score(losses_N, measured)
         fit_N = torch.isfinite(losses_N)
         picks = method.pick(scores_N.masked_fill(~fit_N, torch.nan), measured, moment)
@@ -207,7 +190,7 @@ class Selector:
             picks,
             losses_N,
             measured.first_order_N,
-            _interaction(measured.gram_NN, picks),
+            interaction_of(measured.gram_NN, picks),
             measured.norms_N,
             score=scores_N,
         )
@@ -283,11 +266,3 @@ class Selector:
     def findings(self) -> dict:
         """What the metrics of the step say of the ranking it went by."""
         return {} if self._trusted is None else {"prefilter_on": self._trusted, **self.prefilter.findings()}
-
-
-def _interaction(gram_NN: Tensor | None, picks: Tensor) -> Tensor | None:
-    """[N], the sum of <g_i, g_j> over the picks j other than i."""
-    if gram_NN is None:
-        return None
-    # Only columns of picks: a candidate that is not finite must not reach the others by 0 * nan.
-    return gram_NN[:, picks].sum(1).index_add_(0, picks, -gram_NN.diagonal()[picks])

@@ -72,6 +72,14 @@ class FilterSettings:
 
 
 @dataclass(frozen=True)
+class ReferenceSettings:
+    """What is known of every sample before the run."""
+
+    file: str = ""
+    """Made by `scripts.prepare losses` for `rho_loss`, by `scripts.prepare likeness` for `sbert`."""
+
+
+@dataclass(frozen=True)
 class NeedSettings:
     """A filter for every cluster of the target text, with shares that follow the clusters' falling losses."""
 
@@ -99,6 +107,7 @@ class Selection:
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
     interaction: InteractionSettings = field(default_factory=InteractionSettings)
     filter: FilterSettings = field(default_factory=FilterSettings)
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     need: NeedSettings = field(default_factory=NeedSettings)
     amortise: AmortiseSettings = field(default_factory=AmortiseSettings)
 
@@ -132,6 +141,11 @@ class Selection:
             raise ValueError(
                 f"selection.amortise.drawn ({amortise.drawn}) must be at least selection.candidates "
                 f"({self.candidates}), the number that is scored"
+            )
+        if kind.knows and not self.reference.file:
+            raise ValueError(
+                f"selection.reference.file is missing: method {self.method} reads a number of every sample from it, "
+                "made by scripts.prepare losses (for rho_loss) or scripts.prepare likeness (for sbert)"
             )
         if idle := unread(self):
             key, value = next(iter(idle.items()))

@@ -7,6 +7,7 @@ scored.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from selection.methods import METHODS
 from selection.prefilters.build import build_prefilter
 from selection.prefilters.ngrams import ngram_features
 from selection.selector import Selector
-from selection.settings import AmortiseSettings, DirectionSettings, ScoringSettings, Selection
+from selection.settings import AmortiseSettings, DirectionSettings, ReferenceSettings, ScoringSettings, Selection
 
 LEARNING_RATE = 1e-4
 RANK, DECAY = 8, 0.9
@@ -48,6 +49,7 @@ class Bench:
         self.pool_nT1 = torch.randint(0, shape.vocab_size, size)
         # Of half the vocabulary, so that a prefilter can tell it from the pool and is trusted.
         self.target_nT1 = torch.randint(0, max(1, shape.vocab_size // 2), size)
+        self.known_1n = torch.randn(1, len(self.pool_nT1)).numpy()
 
     def clear(self) -> None:
         self.model.zero_grad(set_to_none=True)
@@ -56,24 +58,36 @@ class Bench:
         def target(step: int) -> tuple[Tensor, Tensor]:
             return batch(self.target_nT1[: settings.direction.samples])
 
+        @torch.no_grad()
+        def watch(places: np.ndarray) -> np.ndarray:
+            return self.model(*batch(self.target_nT1[places])).double().numpy()
+
         target_nF, pool_nF = (ngram_features(tokens.numpy()) for tokens in (self.target_nT1, self.pool_nT1))
         prefilter = build_prefilter(settings, target_nF, pool_nF, pool_nF)
-        return Selector(settings, self.model, self.optimizer, groups=1, batch=batch, target=target, prefilter=prefilter)
+        parts = {"groups": 1, "batch": batch, "target": target, "watch": watch, "prefilter": prefilter}
+        return Selector(settings, self.model, self.optimizer, **parts)
 
     def mode(self, name: str, settings: Selection) -> Mode:
         """Steps of a Selector. What a prefilter takes is in: the n-grams too, which in a run the loader's processes
         count."""
         selector, tokens_1nT1 = self.selector(settings), self.pool_nT1[None, : settings.drawn]
+        known_1n = self.known_1n[:, : settings.drawn] if METHODS[settings.method].knows else None
+        count = period(settings)
 
         def steps() -> None:
-            for step in range(settings.amortise.every):
+            for step in range(count):
                 self.clear()
                 features_1nF = ngram_features(tokens_1nT1[0].numpy())[None] if settings.prefilter else None
-                selector.choose(step, tokens_1nT1, features_1nF, LEARNING_RATE)
+                selector.choose(step, tokens_1nT1, features_1nF, LEARNING_RATE, known_1n)
                 selector.look_ahead(features_1nF)
                 selector.send_scores()
 
-        return Mode(name, steps, floor(settings, self.T), settings.drawn, settings.amortise.every)
+        return Mode(name, steps, floor(settings, self.T), settings.drawn, count)
+
+
+def period(settings: Selection) -> int:
+    """Steps of which one scores, or watches losses."""
+    return settings.need.every if METHODS[settings.method].watches else settings.amortise.every
 
 
 def batch(tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +99,7 @@ def floor(settings: Selection, T: int) -> float:
     """The least that a step costs, in Mode's units."""
     kind, plain = METHODS[settings.method], 3 * settings.picks
     if kind.passes == "none":
-        return plain
+        return plain + (settings.need.samples / settings.need.every if kind.watches else 0)
     scored = settings.candidates * (settings.scoring.prefix or T) / T  # in samples of full length
     if kind.passes == "forward":
         cost = scored + plain
@@ -102,6 +116,7 @@ def selector_modes(bench: Bench) -> list[Mode]:
     k, N, T = bench.k, bench.N, bench.T
     half, quarter, eighth, fewer = max(1, k // 2), max(1, k // 4), max(1, k // 8), k + k // 2
     running, blocks = DirectionSettings(quarter, RANK, DECAY), ScoringSettings("blocks")
+    known = ReferenceSettings("made up")
     amortised = AmortiseSettings(drawn=DRAWN * k, every=EVERY)
     modes = {
         "plain, k": Selection("regular", k),
@@ -120,8 +135,13 @@ def selector_modes(bench: Bench) -> list[Mode]:
         "S = 8, rank 8 running, m = k/4": Selection("topk", k, N, running, amortise=amortised),
         "S = 8, rank 8, m = k/2": Selection("topk", k, N, DirectionSettings(half, RANK), amortise=amortised),
         "S = 8, rank 8, m = k": Selection("topk", k, N, DirectionSettings(k, RANK), amortise=amortised),
+        "opus, m = k": Selection("opus", k, N, DirectionSettings(k)),
+        "momentum": Selection("momentum", k, N),
         "GradNorm, ghost": Selection("gradnorm", k, N),
         "maxloss": Selection("maxloss", k, N),
+        "rho_loss": Selection("rho_loss", k, N, reference=known),
+        "sbert, k of 8k": Selection("sbert", k, DRAWN * k, reference=known),
         "importance, k of 8k": Selection("importance", k, DRAWN * k),
+        "need, k of 8k": Selection("need", k, DRAWN * k),
     }
     return [bench.mode(name, settings) for name, settings in modes.items()]

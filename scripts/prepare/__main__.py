@@ -7,11 +7,14 @@
     python -m scripts.prepare --corpus json --data-files 'news/*.jsonl.gz' --text-field text \
         --source-field source --id-field id --target-sources news --out data/news
     python -m scripts.prepare verify data/owt          # or with --drop: go on without the broken shards
+    python -m scripts.prepare losses data/mix --run runs/reference --out data/mix-losses.npz    # for method rho_loss
+    python -m scripts.prepare likeness data/mix --out data/mix-likeness.npz                     # for method sbert
 
 Text is tokenised over all cores, in constant memory. The folder appears under its name when it is whole. `verify`
 compares every shard with the manifest and ends with exit code 1 when one is broken; wrong input ends with 2. With
 `--drop` it writes a manifest without the broken shards and ends with 0: to a run that is resumed, that is another
-dataset. The old manifest is kept beside it, and no shard is removed.
+dataset. The old manifest is kept beside it, and no shard is removed. `losses` and `likeness` write a number for every
+train sample, which a method reads by `selection.reference.file`.
 """
 
 import sys
@@ -31,6 +34,7 @@ from pipeline.dataset.manifest import SPLITS, Manifest
 from pipeline.prepare.build import prepare
 from pipeline.prepare.recipe import Recipe
 from pipeline.prepare.verify import drop_shards, verify
+from scripts.prepare.known import Likeness, Losses, likeness, losses
 
 _SHOWN_SOURCES = 12
 _REDRAW_SECONDS = 0.1
@@ -132,6 +136,12 @@ def main(arguments: list[str]) -> int:
         if arguments[:1] == ["verify"]:
             chosen = tyro.cli(Verify, args=arguments[1:], prog="scripts.prepare verify")
             return _verify(chosen.path, chosen.drop, console)
+        if arguments[:1] == ["losses"]:
+            losses(tyro.cli(Losses, args=arguments[1:], prog="scripts.prepare losses"), console)
+            return 0
+        if arguments[:1] == ["likeness"]:
+            likeness(tyro.cli(Likeness, args=arguments[1:], prog="scripts.prepare likeness"), console)
+            return 0
         recipe = tyro.cli(Recipe, args=arguments, prog="scripts.prepare", description=__doc__)
         return _prepare(recipe, console)
     except (ValueError, OSError) as error:

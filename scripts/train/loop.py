@@ -13,7 +13,7 @@ from model.world import sum_over_ranks
 from pipeline.stream import Candidates, CandidateStream
 from scripts.train.progress import ProgressBar
 from scripts.train.run import Run
-from selection.selector import Choice
+from selection.choice import Choice
 
 # So many updates in a row that are not finite end the run: more data will not mend what diverged.
 MOST_SKIPPED = 10
@@ -66,7 +66,8 @@ def take_step(run: Run, candidates: Candidates, upcoming: Candidates | None) -> 
     learning_rate = learning_rate_at(run.step, train.steps, *rates)
     set_learning_rate(run.optimizer, learning_rate)
 
-    choices = selector.choose(run.step, candidates.tokens_GnT1, candidates.features_GnF, learning_rate)
+    known_Gn = run.known_of(candidates.sample_ids_Gn)
+    choices = selector.choose(run.step, candidates.tokens_GnT1, candidates.features_GnF, learning_rate, known_Gn)
     for lane, sample_ids_n, choice in zip(run.lanes, candidates.sample_ids_Gn, choices, strict=True):
         run.log.append(run.step, lane, sample_ids_n, learning_rate=learning_rate, **choice.as_logged())
     selector.look_ahead(upcoming and upcoming.features_GnF)  # on the host, while the device computes

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch.distributed as dist
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from model import build, checkpoint
 from model.optimizer import build_adamw
 from model.world import World
+from pipeline.dataset.known import read_known
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import inputs_and_targets
 from pipeline.dataset.sampling import evaluation_samples, target_samples
@@ -22,6 +24,7 @@ from scripts.train.prior import known_features
 from scripts.train.record import read_run
 from scripts.train.run_folder import RunFolder
 from selection.log import SelectionLog
+from selection.methods import METHODS
 from selection.prefilters.build import build_prefilter
 from selection.prefilters.cascade import Prefilter
 from selection.prefilters.need import SharedFilters
@@ -88,6 +91,8 @@ class Run:
             workers=config.data.workers,
             features=ngram_features if chosen.prefilter else None,
         )
+        kind = METHODS[chosen.method].knows
+        self._known = read_known(Path(chosen.reference.file), kind, self.manifest) if kind else None
         self.model = build_model(config, self.manifest, world)
         self.optimizer = build_adamw(self.model, config.train.learning_rate, config.train.weight_decay)
         self.targets = evaluation_samples(self.manifest, "target", chosen.direction.targets or sys.maxsize)
@@ -134,6 +139,10 @@ class Run:
 
     def _batch(self, tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
         return inputs_and_targets(tokens_NT1.to(self.world.device), self.manifest)
+
+    def known_of(self, sample_ids_Gn: Tensor) -> np.ndarray | None:
+        """What the method is told of these candidates beforehand, float32 [G, n]."""
+        return None if self._known is None else self._known[sample_ids_Gn.numpy()]
 
     def _target(self, step: int) -> tuple[Tensor, Tensor]:
         """This rank's share of the m samples of split `target` that steer `step`."""

@@ -25,12 +25,13 @@ AIMING = RECORDING | {f"direction.{key}" for key in ("samples", "rank", "decay",
 class Measured:
     """What a pass over N candidates measured beside their losses; None where it did not.
 
-    first_order_N: <g_i, v>; gram_NN: <g_i, g_j>; norms_N: |g_i|.
+    first_order_N: <g_i, v>; gram_NN: <g_i, g_j>; norms_N: |g_i|; known_N: what the method knew of them beforehand.
     """
 
     first_order_N: Tensor | None = None
     gram_NN: Tensor | None = None
     norms_N: Tensor | None = None
+    known_N: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,17 @@ class Method:
     chooses: whether there are more candidates than picks. passes: what the model does with them before the choice:
     nothing, a forward pass, or a recorded forward and backward pass, from which the picks' gradient is assembled.
     aims: whether scores need a validation direction. filter: the prefilter, by name, whose ranking of the candidates'
-    text is the method's own; watches: whether that wants the losses of some target samples now and then. ranks_by: what
-    its score is, for people who read it. reads: the keys of `settings` that it reads, those of `amortise` aside: these
-    go with every method that has a pass to save.
+    text is the method's own; watches: whether that wants the losses of some target samples now and then. knows: what it
+    is told of every candidate beforehand, a kind of pipeline/dataset/known.py. ranks_by: what its score is, for people
+    who read it. reads: the keys of `settings` that it reads, those of `amortise` aside: these go with every method that
+    has a pass to save.
     """
 
     chooses: ClassVar[bool] = True
     passes: ClassVar[Literal["none", "forward", "recorded"]] = "recorded"
     aims: ClassVar[bool] = False
     filter: ClassVar[str | None] = None
+    knows: ClassVar[Literal["loss", "likeness"] | None] = None
     watches: ClassVar[bool] = False
     ranks_by: ClassVar[str] = ""
     reads: ClassVar[frozenset[str]] = RECORDING

@@ -4,6 +4,7 @@ from .first_order import BottomK, Greats, TopK
 from .method import Method
 from .momentum import Momentum
 from .opus import Opus
+from .reference import RhoLoss, Sbert
 from .targetless import GradNorm, MaxLoss
 from .unscored import Importance, Need, Regular
 
@@ -16,6 +17,8 @@ METHODS: dict[str, type[Method]] = {
     "momentum": Momentum,
     "gradnorm": GradNorm,
     "maxloss": MaxLoss,
+    "rho_loss": RhoLoss,
+    "sbert": Sbert,
     "importance": Importance,
     "need": Need,
 }

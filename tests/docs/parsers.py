@@ -11,6 +11,7 @@ from scripts.compare.__main__ import Options as CompareOptions
 from scripts.compare.study import read_study
 from scripts.mix import Mix
 from scripts.prepare.__main__ import Verify
+from scripts.prepare.known import Likeness, Losses
 from scripts.report.__main__ import Options as ReportOptions
 from scripts.train.options import parse as parse_train
 from tests.docs.blocks import ROOT, words_of
@@ -47,8 +48,9 @@ def _train(words: list[str]) -> None:
 
 
 def _prepare(words: list[str]) -> None:
-    if words[0] == "verify":
-        tyro.cli(Verify, args=words[1:])
+    kinds = {"verify": Verify, "losses": Losses, "likeness": Likeness}
+    if words[0] in kinds:
+        tyro.cli(kinds[words[0]], args=words[1:])
     else:
         tyro.cli(Recipe, args=words).check()
 

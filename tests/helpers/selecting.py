@@ -4,9 +4,11 @@ import numpy as np
 import torch
 
 from model.optimizer import build_adamw, set_learning_rate
+from selection.choice import Choice
+from selection.methods import METHODS
 from selection.prefilters.build import build_prefilter
 from selection.prefilters.ngrams import ngram_features
-from selection.selector import Choice, Selector
+from selection.selector import Selector
 from selection.settings import Selection
 from tests.helpers.recording import CONFIG, gpt2
 
@@ -48,12 +50,20 @@ def drawn(settings: Selection, step: int) -> tuple[torch.Tensor, np.ndarray]:
     return tokens_GnT1, np.stack([ngram_features(tokens_nT1.numpy()) for tokens_nT1 in tokens_GnT1])
 
 
+def known(settings: Selection, step: int) -> np.ndarray | None:
+    """What the method is told of a step's candidates beforehand, float32 [G, n]."""
+    if METHODS[settings.method].knows is None:
+        return None
+    return np.random.default_rng((4, step)).normal(3.0, 1.0, (GROUPS, settings.drawn)).astype(np.float32)
+
+
 def take_steps(selector: Selector, model, optimizer, steps: range) -> list[list[Choice]]:
     """Whole optimizer steps; every step's choices."""
     found = []
     set_learning_rate(optimizer, RATE)
     for step in steps:
-        found.append(selector.choose(step, *drawn(selector.settings, step), RATE))
+        settings = selector.settings
+        found.append(selector.choose(step, *drawn(settings, step), RATE, known(settings, step)))
         selector.look_ahead(drawn(selector.settings, step + 1)[1])
         selector.send_scores()
         optimizer.step()

@@ -11,7 +11,7 @@ from selection.methods import METHODS
 from selection.settings import Selection, replaced
 from tests.helpers import oracle
 from tests.helpers.recording import close
-from tests.helpers.selecting import GROUPS, RATE, batch, build, drawn, take_steps, tokens
+from tests.helpers.selecting import GROUPS, RATE, batch, build, drawn, known, take_steps, tokens
 
 K, N, M = 2, 6, 4
 SCORED = [name for name, method in METHODS.items() if method.passes != "none"]
@@ -23,6 +23,8 @@ def settings(method: str, **changes) -> Selection:
         chosen = replaced(chosen, "candidates", N)
     if METHODS[method].aims:
         chosen = replaced(chosen, "direction.samples", M)
+    if METHODS[method].knows:
+        chosen = replaced(chosen, "reference.file", "known.npz")
     for key, value in changes.items():
         chosen = replaced(chosen, key.replace("__", "."), value)
     return chosen
@@ -34,7 +36,7 @@ def gradients(model, pairs) -> torch.Tensor:
 
 
 def expected_scores(method: str, model, pairs) -> torch.Tensor:
-    if method == "maxloss":
+    if method in ("maxloss", "rho_loss"):
         return model(*pairs).detach()
     if method == "momentum":  # of an optimizer that has not stepped
         return torch.zeros(N)
@@ -50,8 +52,11 @@ def test_scores_picks_and_gradient_equal_autograd(method):
     chosen = settings(method)
     selector, model, _ = build(chosen)
     tokens_GnT1, features_GnF = drawn(chosen, 0)
+    known_Gn = known(chosen, 0)
     expected = [expected_scores(method, model, batch(tokens_NT1)) for tokens_NT1 in tokens_GnT1]
-    choices = selector.choose(0, tokens_GnT1, features_GnF, RATE)
+    if method == "rho_loss":
+        expected = [losses_N - torch.from_numpy(known_N) for losses_N, known_N in zip(expected, known_Gn, strict=True)]
+    choices = selector.choose(0, tokens_GnT1, features_GnF, RATE, known_Gn)
     assembled = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     for tokens_NT1, choice, expected_N in zip(tokens_GnT1, choices, expected, strict=True):
@@ -82,6 +87,8 @@ def test_interactions_and_norms_equal_autograd():
         ("regular", {}, [K, K]),
         ("importance", {}, [K, K]),
         ("maxloss", {}, [N, K, N, K]),
+        ("rho_loss", {}, [N, K, N, K]),
+        ("sbert", {}, [K, K]),
         ("gradnorm", {}, [N, N]),
         ("topk", {}, [M, N, N]),
         ("greats", {}, [M, N, N]),
@@ -95,11 +102,22 @@ def test_no_pass_is_paid_for_that_is_not_needed(method, changes, samples):
     selector, model, _ = build(chosen)
     passed, forward = [], model.forward
     model.forward = lambda *pair: passed.append(len(pair[0])) or forward(*pair)
-    selector.choose(1, *drawn(chosen, 1), RATE)
+    selector.choose(1, *drawn(chosen, 1), RATE, known(chosen, 1))
     assert passed == samples
 
 
-@pytest.mark.parametrize("method", ["topk", "gradnorm", "maxloss"])
+def test_what_is_known_beforehand_chooses_without_a_score():
+    chosen = settings("sbert")
+    selector, model, optimizer = build(chosen)
+    for step, choices in enumerate(take_steps(selector, model, optimizer, range(2))):
+        for choice, known_N in zip(choices, known(chosen, step), strict=True):
+            assert choice.picks.tolist() == np.argsort(-known_N)[:K].tolist()
+            assert choice.predicted.tolist() == known_N.tolist()
+            assert choice.by_prediction
+    assert selector.findings() == {}
+
+
+@pytest.mark.parametrize("method", ["topk", "gradnorm", "maxloss", "rho_loss"])
 def test_on_steps_between_the_prefilter_picks(method):
     chosen = settings(method, amortise__drawn=12, amortise__every=2)
     selector, model, optimizer = build(chosen)
@@ -158,7 +176,7 @@ def test_a_candidate_that_is_not_finite_is_not_picked_and_reaches_nothing(method
         return losses_N * torch.tensor([torch.nan] + [1.0] * (N - 1)) if len(losses_N) == N else losses_N
 
     model.forward = broken
-    for choice in selector.choose(0, *drawn(chosen, 0), RATE):
+    for choice in selector.choose(0, *drawn(chosen, 0), RATE, known(chosen, 0)):
         assert not torch.isfinite(choice.loss[0])
         assert torch.isfinite(choice.loss[1:]).all()
         assert len(choice.picks) == K

@@ -25,6 +25,7 @@ OTHER = {
     "interaction.curvature": 1e4,
     "interaction.sketch": 3,
     "filter.temperature": 1.0,
+    "reference.file": "known.npz",
     "need.clusters": 2,
     "need.samples": 8,
     "need.every": 2,
@@ -36,8 +37,9 @@ OTHER = {
 }
 AMORTISED = {"amortise.drawn": 12}
 OFTEN = {"need.every": 1, "need.window": 4}  # so that a few steps hear of the shares
-# What a script does with these is tested where it does it: tests/scripts/train/test_train.py.
-READ_ELSEWHERE = {"method", "direction.targets"}
+# What a script does with these is tested where it does it: tests/scripts/train/test_train.py and
+# tests/scripts/prepare/test_known.py.
+READ_ELSEWHERE = {"method", "direction.targets", "reference.file"}
 
 
 def test_every_key_has_another_value():
@@ -48,6 +50,7 @@ def test_every_key_has_another_value():
 def settings(method: str, changes: dict) -> Selection:
     chosen = Selection(method=method, picks=2, candidates=6)
     chosen = replaced(chosen, "direction.samples", 4) if METHODS[method].aims else chosen
+    chosen = replaced(chosen, "reference.file", "known.npz") if METHODS[method].knows else chosen
     for key, value in changes.items():
         chosen = replaced(chosen, key, value)
     return dataclasses.replace(chosen, candidates=keys()["candidates"]) if method == "regular" else chosen

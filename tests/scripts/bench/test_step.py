@@ -86,7 +86,10 @@ def test_modes_leave_the_gradient_of_the_picks_they_stand_for():
         "the same, prefix T/4": by_target(bench, 4, N, length=4),
         "prefix T/8, m = k/8": by_target(bench, 2, N, length=2),
         "GradNorm, ghost": norms,
+        "momentum": of_picks(bench, -torch.arange(N)),  # no step was made: there is no moment, and all scores are 0
         "maxloss": of_picks(bench, losses_N),
+        "rho_loss": of_picks(bench, losses_N - torch.from_numpy(bench.known_1n[0, :N])),
+        "sbert, k of 8k": of_picks(bench, torch.from_numpy(bench.known_1n[0])),
         "importance, k of 8k": of_picks(bench, predicted_n),
         "two passes, m = k": exact,
         "direct, sample by sample": exact,
@@ -97,10 +100,11 @@ def test_modes_leave_the_gradient_of_the_picks_they_stand_for():
     expected["plain, N"] = taken(bench)
     for name, gradient in expected.items():
         assert torch.allclose(left[name], gradient, rtol=1e-3, atol=1e-6), name
-    assert {name for name in left if name not in expected} == {name for name in left if name.startswith("S = 8")}
+    others = {"opus, m = k", "need, k of 8k"}  # draws at random, takes turns by shares: tests of their own
+    assert {name for name in left if name not in expected} == others | {n for n in left if n.startswith("S = 8")}
     # What they stand for differs, or else the comparisons would prove nothing.
     distinct = {tuple(gradient.tolist()): gradient for gradient in expected.values()}
-    assert len(distinct) == len(expected) - 6  # of those, six are `exact` and two `norms`
+    assert len(distinct) == len(expected) - 7  # of those, six are `exact`, two `norms`, two the first k
     for one, other in combinations(distinct.values(), 2):
         assert not torch.allclose(one, other, rtol=1e-3, atol=1e-6)
 
@@ -119,7 +123,11 @@ def test_floors_are_those_of_the_cost_model():
     assert floors["the same, prefix T/4"] == pytest.approx((0.75 + 1 + 3) / 3)
     assert floors["GradNorm, ghost"] == pytest.approx(7 / 3)
     assert floors["maxloss"] == pytest.approx(5 / 3)
-    assert floors["importance, k of 8k"] == 1
+    assert floors["rho_loss"] == pytest.approx(5 / 3)
+    assert floors["opus, m = k"] == pytest.approx(10 / 3)
+    assert floors["momentum"] == pytest.approx(7 / 3)
+    assert floors["importance, k of 8k"] == floors["sbert, k of 8k"] == 1
+    assert floors["need, k of 8k"] == pytest.approx(1 + 24 / 8 / 12)
     assert floors["S = 8, rank 8 running, m = k/4"] == pytest.approx((7 * 3 + 5.75) / (8 * 3))
     assert floors["S = 8, rank 8, m = k/2"] == pytest.approx((7 * 3 + 6.5) / (8 * 3))
 
@@ -140,6 +148,16 @@ def test_amortised_modes_score_one_step_in_eight_and_go_by_the_prefilter(monkeyp
     best = np.argsort(-ranking.predicted_gn[0], kind="stable")[:4]
     # What step 0 scored is learnt while step 1 is computed: step 1 is picked by what was known at the start.
     assert torch.equal(passes[2], bench.pool_nT1[best, :-1])
+
+
+def test_need_watches_losses_in_one_step_of_eight(monkeypatch):
+    bench, passes = build_bench(TINY), []
+    forward = bench.model.forward
+    monkeypatch.setattr(bench.model, "forward", lambda *given: passes.append(len(given[0])) or forward(*given))
+    mode = next(mode for mode in every_mode(bench) if mode.name == "need, k of 8k")
+    mode.step()
+    assert mode.steps == 8
+    assert passes == [24, *[4] * 8]
 
 
 def test_peak_memory_is_counted():

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from scripts.train.__main__ import main
+from selection.methods import METHODS
 from tests.helpers.runs import DRAWN, options, run
 
 
@@ -21,6 +22,8 @@ from tests.helpers.runs import DRAWN, options, run
         ),
         ({"selection__direction__decay": 1.0}, "selection.direction.decay must be at least 0 and below 1, not 1.0"),
         ({"selection__direction__rank": -1}, "selection.direction.rank must be at least 0, not -1"),
+        ({"selection__method": "rho_loss"}, "selection.reference.file is missing: method rho_loss reads a number"),
+        ({"selection__method": "sbert", "selection__reference__file": "no.npz"}, "there is no file no.npz: make one"),
         ({"train__steps": 0}, "train.steps must be at least 1, not 0"),
         ({"selection__amortise__every": 0, **DRAWN}, "selection.amortise.every must be at least 1, not 0"),
         ({"selection__amortise__explore": 1.5, **DRAWN}, "selection.amortise.explore must be from 0 to 1, not 1.5"),
@@ -65,10 +68,7 @@ def test_bad_paths_and_files_get_one_sentence(dataset, tmp_path, capsys, monkeyp
         ("[train]\nstep = 3", f"unknown key train.step in {bad}"),
         ("[train]\nsteps = '3'", f"train.steps in {bad} must be a int"),
         ("[train]\nresume = 'maybe'", f"train.resume in {bad} must be one of no, yes, auto, not 'maybe'"),
-        (
-            "[selection]\nmethod = 'best'",
-            "must be one of regular, greats, topk, bottomk, gradnorm, maxloss, importance, need, not",
-        ),
+        ("[selection]\nmethod = 'best'", f"must be one of {', '.join(METHODS)}, not 'best'"),
         ("train = 3", "must be a section"),
         ("[train", "is not valid TOML"),
     ]:

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Document:
-    """A text, where it comes from (`source`), and a name for it that stays the same from run to run (`id`)."""
+    """A text, where it comes from (`source`), and a name for it that stays the same from run to run (`id`).
+
+    corpus: the name of its corpus where a dataset is made of several.
+    """
 
     id: str
     text: str
     source: str
+    corpus: str = ""
 
 
 def encodable(text: str) -> str:

@@ -45,7 +45,7 @@ class Manifest:
 
     folder: Path
     sha256: str
-    corpus: str
+    corpora: list[dict]  # what it is made of, and what was taken of each: {"documents", "tokens"}
     sequence_length: int
     packing: str
     dtype: np.dtype
@@ -109,7 +109,7 @@ class Manifest:
         return cls(
             folder=folder,
             sha256=hashlib.sha256(content).hexdigest(),
-            corpus=told["corpus"],
+            corpora=told["corpora"],
             sequence_length=told["sequence_length"],
             packing=told["packing"],
             dtype=np.dtype(told["dtype"]).newbyteorder("<"),

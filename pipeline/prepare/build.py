@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,13 +19,17 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..dataset.manifest import FORMAT, SPLITS, Manifest
+from ..mixture.mixture import Mixture
+from ..mixture.splits import SplitRule
+from ..mixture.watch import Watch, unwatched
+from .learn import TokenizerTexts
 from .pack import PACKERS
 from .recipe import Recipe
 from .shuffle import Shuffle
-from .splits import SplitRule, fraction
 from .tokenizer import (
     END_OF_TEXT,
     Encoded,
+    count_tokens,
     encode_documents,
     load_tokenizer,
     train_tokenizer,
@@ -33,19 +37,13 @@ from .tokenizer import (
 )
 from .writer import ShardWriter
 
-# A tokenizer learns from about this much text, spread over the whole corpus.
-_TOKENIZER_CHARACTERS = 50_000_000
-
 # The manifest counts so many sources of a split by name and the others together: it stays small whatever a source
 # field holds.
 _SOURCES = 200
 _OTHER_SOURCES = "(other sources)"
 
-# (what is being done, the things it is done to, how many there are if known) -> the same things, watched
-Watch = Callable[[str, Iterable, int | None], Iterator]
 
-
-def prepare(recipe: Recipe, watch: Watch = lambda what, things, total: iter(things)) -> Manifest:
+def prepare(recipe: Recipe, watch: Watch = unwatched) -> Manifest:
     """Make the dataset that `recipe` describes; returns its manifest, read back from the finished folder.
 
     The same documents and recipe give the same bytes. `watch` may show the progress of what passes through it.
@@ -53,16 +51,18 @@ def prepare(recipe: Recipe, watch: Watch = lambda what, things, total: iter(thin
     """
     recipe.check()
     with _new_folder(recipe.out) as folder:
-        rule = recipe.split_rule()
-        total = recipe.source_of_text.documents
+        mixture = Mixture(recipe.ingredients, recipe.seed, watch)
+        rule = recipe.split_rule(mixture.planned_characters())
+        total = mixture.known_documents
         if recipe.tokenizer is None:
-            texts = _TokenizerTexts(recipe, rule, watch, total)
+            texts = TokenizerTexts(mixture, rule, recipe.seed, watch)
             tokenizer = train_tokenizer(texts, recipe.trained_vocab_size)
             total = texts.documents or total
         else:
             tokenizer = load_tokenizer(recipe.tokenizer)
+        mixture.settle(lambda texts: count_tokens(tokenizer, texts))
         dataset = _Dataset(recipe, rule, tokenizer, folder)
-        documents = watch("encoding documents", recipe.documents(), total)
+        documents = watch("encoding documents", mixture.documents(), total)
         for encoded in encode_documents(tokenizer, (document for document in documents if document.text)):
             dataset.add(encoded)
         dataset.finish(watch)
@@ -102,35 +102,6 @@ def _new_folder(out: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-class _TokenizerTexts:
-    """Iterates over a bounded sample of the train documents' texts: all of them in a small corpus.
-
-    `documents` is afterwards how many the corpus holds, or None where it was not read to its end.
-    """
-
-    def __init__(self, recipe: Recipe, rule: SplitRule, watch: Watch, total: int | None):
-        self._recipe, self._rule, self._watch, self._total = recipe, rule, watch, total
-        self.documents: int | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        recipe = self._recipe
-        characters, share = 0, 1.0
-        # Of what comes well mixed its beginning will do: reading all of OpenWebText would download it twice. Files
-        # are often sorted by source, so theirs is a sample from beginning to end.
-        if not recipe.source_of_text.mixed:
-            share = _TOKENIZER_CHARACTERS / max(recipe.characters(), 1)
-        documents = self._watch("reading text for the tokenizer", recipe.documents(), self._total)
-        number = 0
-        for document in documents:
-            number += 1
-            if self._rule.split_of(document) == "train" and (fraction(recipe.seed, "tokenizer", document.id) < share):
-                yield document.text
-                characters += len(document.text)
-            if characters > 2 * _TOKENIZER_CHARACTERS:  # the estimate was far off, or it comes well mixed
-                return
-        self.documents = number
-
-
 class _Dataset:
     """The dataset as it grows: a packer and a shard writer per split, and what the manifest will say."""
 
@@ -154,6 +125,7 @@ class _Dataset:
         packer = PACKERS[recipe.packing]
         self._packers = {split: packer(length, self._end, self._dtype, emits[split]) for split in SPLITS}
         self._sources: dict[str, dict[str, dict[str, int]]] = {split: {} for split in SPLITS}
+        self._taken = {one.name: {"documents": 0, "tokens": 0} for one in recipe.ingredients}
 
     def add(self, encoded: Encoded) -> None:
         if (encoded.ids == self._end).any():
@@ -167,9 +139,9 @@ class _Dataset:
         source = encoded.document.source
         if source not in sources and len(sources) >= _SOURCES:
             source = _OTHER_SOURCES
-        counts = sources.setdefault(source, {"documents": 0, "tokens": 0})
-        counts["documents"] += 1
-        counts["tokens"] += len(encoded.ids)
+        for counts in (sources.setdefault(source, {"documents": 0, "tokens": 0}), self._taken[encoded.document.corpus]):
+            counts["documents"] += 1
+            counts["tokens"] += len(encoded.ids)
 
     def finish(self, watch: Watch) -> None:
         """Write what is still open and, last of all, the manifest."""
@@ -182,7 +154,7 @@ class _Dataset:
                 raise ValueError(self._why_empty(split))
         manifest = {
             "format": FORMAT,
-            "corpus": self._recipe.corpus,
+            "corpora": [one.record() | {"taken": self._taken[one.name]} for one in self._recipe.ingredients],
             "sequence_length": self._recipe.sequence_length,
             "packing": self._recipe.packing,
             "dtype": self._dtype.name,
@@ -211,6 +183,8 @@ class _Dataset:
         missing = sorted(set(wanted) - set(seen))
         if missing:
             return f"{found} No document has the target source {', '.join(missing)}; sources: {', '.join(seen)}"
+        if split != "train" and self._rule.target_corpora:
+            return f"{found} Give more target text, lower --seq-len, or raise --{split}-fraction"
         if split == "train":
             return f"{found} Lower the other splits' fractions or --seq-len, or give more text"
         return f"{found} Raise --{split}-fraction, lower --seq-len, or give more text"

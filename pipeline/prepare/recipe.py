@@ -1,15 +1,15 @@
 """What a dataset is to be made of, and how: the options of `prepare` and their defaults."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from ..corpora.corpus import Asked, Corpus
-from ..corpora.document import Document
-from ..corpora.registry import CORPORA, estimated_characters, read_corpus
+from ..corpora.registry import CORPORA
 from ..dataset.manifest import HELD_OUT
-from .splits import SplitRule
+from ..mixture.ingredients import TARGET, Ingredient, read_recipe, target_files
+from ..mixture.splits import SplitRule
 
 # Each of target, val and test is this share of the documents it is drawn from, until that is more text than
 # anyone measures on: 6 % of a corpus of 20 MB is 1.2 MB, and of 40 GB 8 MB are taken.
@@ -21,9 +21,9 @@ _HELD_OUT_CHARACTERS = 8_000_000
 class Recipe:
     """What to make a dataset of, and how."""
 
-    corpus: Literal[tuple(CORPORA)]  # type: ignore[valid-type]
+    corpus: Literal[tuple(CORPORA)] | None = None  # type: ignore[valid-type]
     """Where the text comes from; installed-docs is the documentation and code installed on this machine."""
-    out: Path
+    out: Path | None = None
     """The dataset folder to make."""
     data_files: tuple[str, ...] = ()
     """Paths or globs of the files of corpus json, parquet or text (.gz, .bz2, .xz and .zst too). Of corpus webdataset
@@ -44,10 +44,15 @@ class Recipe:
     """The field that names a document's source; by default the source is the file's name without suffixes."""
     id_field: str | None = None
     """The field that identifies a document; by default it is '<file>:<running number>'."""
+    recipe: Path | None = None
+    """A file that lists several corpora, in place of --corpus and its options: see docs/data.md."""
+    target_files: tuple[str, ...] = ()
+    """Files that target, val and test are made of, and the pool is not: of any corpus of files, by their names."""
     target_sources: tuple[str, ...] | None = None
     """The sources that target, val and test are drawn from (default: all; of installed-docs the prose)."""
     target_fraction: float | None = None
-    """The share of those sources' documents that become split target (default: 0.06, less of a large corpus)."""
+    """The share of those sources' documents that become split target (default: 0.06, less of a large corpus; where
+    target and pool are different corpora, a third of the target's)."""
     val_fraction: float | None = None
     """The same for split val."""
     test_fraction: float | None = None
@@ -65,31 +70,39 @@ class Recipe:
     seed: int = 0
     """Decides which documents go to which split, and the order of the samples on disk."""
 
+    @cached_property
+    def ingredients(self) -> tuple[Ingredient, ...]:
+        """The corpora it is made of. ValueError where there is none, or they are given twice."""
+        asked = Asked(**{field.name: getattr(self, field.name) for field in fields(Asked)})
+        if self.recipe is not None:
+            given = ["corpus"] * (self.corpus is not None) + ["target_files"] * bool(self.target_files) + asked.given()
+            if given:
+                raise ValueError(f"--recipe lists the corpora and their options: leave out {_flags(given)}")
+            return read_recipe(self.recipe)
+        if self.corpus is None:
+            raise ValueError("--corpus is missing: it says where the text comes from (or --recipe, of several corpora)")
+        target = (target_files(self.target_files, asked),) if self.target_files else ()
+        return (Ingredient(self.corpus, asked), *target)
+
     @property
-    def source_of_text(self) -> Corpus:
-        return CORPORA[self.corpus]
+    def _defaults(self) -> Corpus | type[Corpus]:
+        """What holds the defaults: the corpus of the command line."""
+        return Corpus if self.corpus is None else CORPORA[self.corpus]
 
     @property
     def sequence_length(self) -> int:
-        return self.source_of_text.seq_len if self.seq_len is None else self.seq_len
+        return self._defaults.seq_len if self.seq_len is None else self.seq_len
 
     @property
     def trained_vocab_size(self) -> int:
-        return self.source_of_text.vocab_size if self.vocab_size is None else self.vocab_size
-
-    def documents(self) -> Iterator[Document]:
-        return read_corpus(self.corpus, **self._asked)
-
-    def characters(self) -> int:
-        """Roughly how many characters of text there are."""
-        return estimated_characters(self.corpus, **self._asked)
-
-    @property
-    def _asked(self) -> dict:
-        return {field.name: getattr(self, field.name) for field in fields(Asked)}
+        return self._defaults.vocab_size if self.vocab_size is None else self.vocab_size
 
     def check(self) -> None:
         """Raise ValueError for a value that makes no dataset."""
+        if self.target_sources is not None and any(one.role == TARGET for one in self.ingredients):
+            raise ValueError("target, val and test are made of other corpora than the pool: leave out --target-sources")
+        if self.out is None:
+            raise ValueError("--out is missing: it names the dataset folder to make")
         if self.sequence_length < 1:
             raise ValueError(f"--seq-len is {self.sequence_length}; it must be at least 1")
         if self.shard_size <= 0:
@@ -99,12 +112,26 @@ class Recipe:
         if self.tokenizer is not None and self.vocab_size is not None:
             raise ValueError("--vocab-size is for a tokenizer to be trained: leave it out, or leave out --tokenizer")
 
-    def split_rule(self) -> SplitRule:
-        """Which documents go to which split. ValueError when there are no files, or the fractions make no sense."""
-        share = min(_HELD_OUT_SHARE, _HELD_OUT_CHARACTERS / max(self.characters(), 1))
-        shares = {
-            name: share if getattr(self, f"{name}_fraction") is None else getattr(self, f"{name}_fraction")
-            for name in HELD_OUT
-        }
-        sources = self.source_of_text.target_sources if self.target_sources is None else self.target_sources
+    def split_rule(self, characters: float | None = None) -> SplitRule:
+        """Which documents go to which split. characters: about how many there are, by default what the corpora say.
+
+        ValueError when there are no files, or the fractions make no sense.
+        """
+        given = {name: getattr(self, f"{name}_fraction") for name in HELD_OUT}
+        targets = tuple(one.name for one in self.ingredients if one.role == TARGET)
+        if targets:
+            shares = {name: 1 / len(HELD_OUT) if share is None else share for name, share in given.items()}
+            whole = sum(shares.values()) if min(shares.values()) > 0 else 1.0
+            return SplitRule(
+                self.seed, **{name: share / whole for name, share in shares.items()}, target_corpora=targets
+            )
+        if characters is None:
+            characters = sum(one.characters() for one in self.ingredients)
+        default = min(_HELD_OUT_SHARE, _HELD_OUT_CHARACTERS / max(characters, 1))
+        shares = {name: default if share is None else share for name, share in given.items()}
+        sources = self._defaults.target_sources if self.target_sources is None else self.target_sources
         return SplitRule(self.seed, **shares, target_sources=tuple(sorted(sources)))
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)

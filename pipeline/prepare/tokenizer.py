@@ -71,6 +71,11 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
     return max(tokenizer.get_vocab().values()) + 1
 
 
+def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
+    """How many tokens the texts have."""
+    return sum(len(encoding) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False))
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A document and its tokens `ids` [n] (no end of text). Long texts are encoded in pieces."""

@@ -6,6 +6,8 @@
     python -m scripts.prepare --corpus webdataset --data-files 'shards-{000..099}.tar' --out data/shards
     python -m scripts.prepare --corpus json --data-files 'news/*.jsonl.gz' --text-field text \
         --source-field source --id-field id --target-sources news --out data/news
+    python -m scripts.prepare --corpus openwebtext --tokenizer gpt2 --target-files 'mine/*.jsonl' --out data/mine
+    python -m scripts.prepare --recipe mix.toml --out data/mixed
     python -m scripts.prepare verify data/owt          # or with --drop: go on without the broken shards
     python -m scripts.prepare losses data/mix --run runs/reference --out data/mix-losses.npz    # for method rho_loss
     python -m scripts.prepare likeness data/mix --out data/mix-likeness.npz                     # for method sbert

@@ -23,6 +23,7 @@ from tests.helpers.run_example import make_cascade_run, make_dataset, make_run
 BLOCKS = {
     "README.md": ["python"],
     "docs/method.md": ["text", "python"],  # the text is a formula
+    "docs/data.md": ["toml"],  # test_commands.py writes it where a command reads it
     "docs/running.md": ["toml"],
     "docs/log.md": ["python", "python", "sql", "sql", "python"],
     "docs/extending.md": ["python"] * 5,

@@ -4,23 +4,21 @@ A page's commands run in its order in a folder of their own, with what is append
 RUN or NOT_RUN stands for the one command line of its page that it is part of.
 """
 
-import gzip
 import inspect
 import json
 import os
-import random
 import sys
 from importlib import import_module
 from unittest import mock
 
 import pytest
-import webdataset
 
 from pipeline.dataset.manifest import Manifest
 from scripts.prepare.__main__ import main as prepare
 from selection.log import read_log
-from tests.docs.blocks import PAGES, ROOT, command_lines, read_page
+from tests.docs.blocks import PAGES, ROOT, blocks_of, command_lines, read_page
 from tests.docs.parsers import check, command_of
+from tests.docs.texts import write_repository, write_shards, write_texts
 from tests.helpers.networks import write_network
 from tests.helpers.run_example import make_cascade_run, make_dataset, make_run
 
@@ -39,6 +37,8 @@ RUN = {
         "verify data/news --drop": "",
         "--dataset ./web": SMALL,
         "'shards-{000..001}.tar'": SMALL,
+        "--target-files 'news/news.jsonl.gz'": SMALL,
+        "--recipe mix.toml": SMALL,
     },
     "docs/running.md": {
         "verify data/demo": "",
@@ -95,6 +95,7 @@ NOT_RUN = {
     "docs/data.md": {
         "installed-docs": INSTALLED,
         "--dataset owner/name": HUB,
+        "openwebtext": HUB,
         "https://host/shards": SHARDS_AFAR,
         "pipe:aws s3 cp s3://bucket/shards": SHARDS_AFAR,
     },
@@ -157,38 +158,6 @@ def test_every_command_line_is_accepted_by_its_parser(page, monkeypatch, capsys)
             pytest.fail(f"{page}: {command}\n{error!r}\n{told.out}{told.err}")
 
 
-WORDS = "the model reads text and predicts what word comes next in every line of it".split()
-
-
-def write_texts(folder, sources) -> None:
-    """Sentences of few words by source, as JSON Lines in folder/*.jsonl.gz."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draw = random.Random(0)
-    for source in sources:
-        lines = []
-        for number in range(90):
-            words = draw.choices(WORDS, k=90) if source == sources[0] else draw.choices(WORDS[:5], k=90)
-            lines.append(json.dumps({"id": f"{source}-{number}", "source": source, "text": " ".join(words)}) + "\n")
-        (folder / f"{source}.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))
-
-
-def write_repository(folder) -> None:
-    """A dataset of the hub's form on this disk: a card that names its subset, and a file."""
-    folder.mkdir()
-    (folder / "README.md").write_text("---\nconfigs:\n- config_name: all\n  data_files: pages.jsonl\n---\n")
-    draw = random.Random(1)
-    pages = [json.dumps({"body": " ".join(draw.choices(WORDS, k=90))}) + "\n" for _ in range(90)]
-    (folder / "pages.jsonl").write_text("".join(pages))
-
-
-def write_shards(folder) -> None:
-    draw = random.Random(2)
-    for number in range(2):
-        with webdataset.TarWriter(str(folder / f"shards-{number:03d}.tar")) as shard:
-            for key in range(45):
-                shard.write({"__key__": f"{number}-{key}", "txt": " ".join(draw.choices(WORDS, k=90))})
-
-
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A folder with the texts that the pages speak of, and the project's configurations."""
@@ -199,6 +168,7 @@ def workplace(tmp_path, monkeypatch):
     parts = sorted((tmp_path / "parts").glob("*.gz"))
     write_repository(tmp_path / "web")
     write_shards(tmp_path)
+    (tmp_path / "mix.toml").write_text(*blocks_of("docs/data.md", "toml"))
     (tmp_path / "mixed.jsonl.gz").write_bytes(b"".join(path.read_bytes() for path in parts))
     return tmp_path
 
@@ -244,9 +214,18 @@ def test_the_readmes_three_commands(workplace, capsys):
 
 def test_the_commands_of_data(workplace):
     assert sorted(run_commands("docs/data.md", {})) == sorted(RUN["docs/data.md"])
-    assert {path.name for path in (workplace / "data").iterdir()} == {"news", "web", "shards"}
+    assert {path.name for path in (workplace / "data").iterdir()} == {"news", "web", "shards", "aimed", "mixed"}
     for name in ("web", "shards"):
         assert set(Manifest.load(workplace / "data" / name).sources["train"]) == {name}
+    mixed = Manifest.load(workplace / "data" / "mixed")
+    assert {split: set(sources) for split, sources in mixed.sources.items()} == {
+        "train": {"web", "pages"},
+        "target": {"mine"},
+        "val": {"mine"},
+        "test": {"mine"},
+    }
+    tokens = {name: counts["tokens"] for name, counts in mixed.sources["train"].items()}
+    assert tokens["web"] / tokens["pages"] == pytest.approx(2, rel=0.05)
 
 
 def test_the_commands_of_running(workplace):

@@ -44,7 +44,7 @@ def _make(
         splits[split] = {"sources": {}, "dropped_tokens": 0, "shards": shards}
     told = {
         "format": FORMAT,
-        "corpus": "made",
+        "corpora": [{"corpus": "made"}],
         "sequence_length": _LENGTH,
         "packing": packing,
         "dtype": "uint16",

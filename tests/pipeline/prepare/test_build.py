@@ -73,7 +73,7 @@ def dataset(recipe):
 
 @pytest.fixture(scope="module")
 def texts(recipe):
-    return {d.id: d.text for d in recipe.documents() if d.text}
+    return {d.id: d.text for one in recipe.ingredients for d in one.documents() if d.text}
 
 
 def _bytes(folder: Path):
@@ -100,7 +100,13 @@ def test_another_seed_gives_other_splits(recipe, dataset, tmp_path):
 
 
 def test_the_manifest_records_what_was_done(recipe, dataset):
-    assert (dataset.corpus, dataset.sequence_length, dataset.packing) == ("json", 16, "concat")
+    assert (dataset.sequence_length, dataset.packing) == (16, "concat")
+    tokens = sum(counts["tokens"] for split in SPLITS for counts in dataset.sources[split].values())
+    files = list(recipe.data_files)
+    taken = {"documents": DOCUMENTS, "tokens": tokens}
+    assert dataset.corpora == [
+        {"corpus": "json", "role": "pool", "data_files": files, "id_field": "key", "taken": taken}
+    ]
     assert (dataset.vocab_size, dataset.end_of_text, dataset.dtype.name) == (300, 0, "uint16")
     rule = dataset.split_rule
     assert (rule["seed"], rule["target"], rule["val"], rule["test"], rule["target_sources"]) == (
@@ -181,19 +187,20 @@ def test_a_given_tokenizer_is_kept(recipe, dataset, tmp_path):
 
 
 def test_the_tokenizer_learns_from_train_documents_only(recipe, tmp_path, monkeypatch):
-    from pipeline.prepare import build as module
+    from pipeline.prepare import build, learn
 
     texts = []
-    train = module.train_tokenizer
-    monkeypatch.setattr(module, "train_tokenizer", lambda it, size: train((texts.append(t) or t for t in it), size))
+    train = build.train_tokenizer
+    monkeypatch.setattr(build, "train_tokenizer", lambda it, size: train((texts.append(t) or t for t in it), size))
     dataset = prepare(dataclasses.replace(recipe, out=tmp_path / "data"))
     rule = recipe.split_rule()
-    expected = [d.text for d in recipe.documents() if rule.split_of(d) == "train"]
+    (corpus,) = recipe.ingredients
+    expected = [d.text for d in corpus.documents() if rule.split_of(d) == "train"]
     assert texts == expected
     assert len(texts) < DOCUMENTS
     # Of a large corpus, a sample from beginning to end.
     texts.clear()
-    monkeypatch.setattr(module, "_TOKENIZER_CHARACTERS", 40_000)
+    monkeypatch.setattr(learn, "_CHARACTERS", 40_000)
     prepare(dataclasses.replace(recipe, out=tmp_path / "sampled"))
     assert 20_000 < sum(map(len, texts)) < 80_000
     assert set(texts) < set(expected)

@@ -17,6 +17,6 @@ def test_default_fractions_shrink_as_the_corpus_grows(tmp_path):
 def test_defaults_of_the_corpora(tmp_path):
     demo, web = Recipe("installed-docs", tmp_path), Recipe("openwebtext", tmp_path)
     assert (demo.sequence_length, demo.trained_vocab_size) == (128, 4096)
-    assert demo.source_of_text.target_sources == ("topics", "docstrings")
+    assert demo.split_rule(1e6).target_sources == ("docstrings", "topics")
     assert (web.sequence_length, web.trained_vocab_size, web.split_rule().target_sources) == (1024, 32768, ())
     assert web.split_rule().val == pytest.approx(8e6 / 39.769e9)

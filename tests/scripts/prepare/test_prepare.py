@@ -123,6 +123,10 @@ def test_verify_refuses_what_is_no_dataset(dataset, tmp_path, capsys):
         (["--tokenizer", "gpt2"], "--vocab-size is for a tokenizer to be trained"),
         (["--corpus", "parquet"], "made.jsonl cannot be read"),
         (["--corpus", "openwebtext"], "corpus openwebtext reads no --data-files"),
+        (["--recipe", "mix.toml"], "--recipe lists the corpora and their options: leave out --corpus, --data-files"),
+        (["--target-files", "mine.doc"], "--target-files: the name of mine.doc tells no format"),
+        (["--target-files", "mine.txt"], "corpus 'target' (text): --data-files: no file matches 'mine.txt'"),
+        (["--target-files", "a.txt", "--target-sources", "b"], "are made of other corpora than the pool: leave out"),
     ],
 )
 def test_bad_options_get_a_sentence_and_exit_code_2(files, tmp_path, capsys, options, sentence):

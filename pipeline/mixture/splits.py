@@ -18,8 +18,9 @@ class SplitRule:
     """Deals documents to splits by a hash of their id, so a document's split never depends on the others.
 
     `target`, `val` and `test` are fractions of the documents of `target_sources` (empty: of all documents);
-    the rest, and every document of another source, is `train`. Raises ValueError for fractions that are not
-    above 0 or leave nothing to train on.
+    the rest, and every document of another source, is `train`. Where there are `target_corpora`, they are fractions of
+    these corpora's documents, of which none is left, and every document of another corpus is `train`. Raises ValueError
+    for fractions that are not above 0 or leave nothing to train on.
     """
 
     seed: int
@@ -27,23 +28,26 @@ class SplitRule:
     val: float
     test: float
     target_sources: tuple[str, ...] = ()
+    target_corpora: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name in HELD_OUT:
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"the {name} fraction is {getattr(self, name)}; it must lie between 0 and 1")
-        if self.target + self.val + self.test >= 1:
+        if self.target + self.val + self.test >= 1 and not self.target_corpora:
             raise ValueError("the target, val and test fractions add up to 1 or more: nothing is left to train on")
 
     def split_of(self, document: Document) -> str:
         if self.target_sources and document.source not in self.target_sources:
+            return "train"
+        if self.target_corpora and document.corpus not in self.target_corpora:
             return "train"
         where = fraction(self.seed, "split", document.id)
         for name in HELD_OUT:
             where -= getattr(self, name)
             if where < 0:
                 return name
-        return "train"
+        return HELD_OUT[-1] if self.target_corpora else "train"  # there the fractions are all there is
 
     def record(self) -> dict:
         """What manifest.json says of this rule."""
@@ -51,4 +55,5 @@ class SplitRule:
             "by": "sha256 of '<seed> split <document id>', first 8 bytes as a fraction",
             **asdict(self),
             "target_sources": list(self.target_sources),
+            "target_corpora": list(self.target_corpora),
         }

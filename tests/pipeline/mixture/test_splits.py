@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from pipeline.corpora.document import Document
-from pipeline.prepare.splits import SplitRule, fraction
+from pipeline.mixture.splits import SplitRule, fraction
 
 
 def test_fraction_is_the_stated_hash():
@@ -26,6 +26,17 @@ def test_other_sources_only_train():
     assert {rule.split_of(Document(f"d{i}", "text", "code")) for i in range(100)} == {"train"}
     prose = {rule.split_of(Document(f"d{i}", "text", "prose")) for i in range(200)}
     assert prose == {"train", "target", "val", "test"}
+
+
+def test_target_corpora_are_dealt_among_the_held_out_splits_alone():
+    rule = SplitRule(seed=0, target=0.5, val=0.3, test=0.2, target_corpora=("mine", "yours"))
+    splits = [rule.split_of(Document(f"d{i}", "text", "any", "yours")) for i in range(10_000)]
+    for split, share in {"target": 0.5, "val": 0.3, "test": 0.2, "train": 0}.items():
+        assert abs(splits.count(split) / 10_000 - share) < 0.015
+    assert {rule.split_of(Document(f"d{i}", "text", "any", "web")) for i in range(1_000)} == {"train"}
+    short = SplitRule(seed=0, target=1 / 3, val=1 / 3, test=1 / 3 - 1e-3, target_corpora=("mine",))
+    assert "train" not in {short.split_of(Document(f"d{i}", "text", "any", "mine")) for i in range(10_000)}
+    assert short.record()["target_corpora"] == ["mine"]
 
 
 @pytest.mark.parametrize(

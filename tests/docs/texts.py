@@ -1,0 +1,38 @@
+"""The texts that the pages speak of, small."""
+
+import gzip
+import json
+import random
+
+import webdataset
+
+WORDS = "the model reads text and predicts what word comes next in every line of it".split()
+
+
+def write_texts(folder, sources) -> None:
+    """Sentences of few words by source, as JSON Lines in folder/*.jsonl.gz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(0)
+    for source in sources:
+        lines = []
+        for number in range(90):
+            words = draw.choices(WORDS, k=90) if source == sources[0] else draw.choices(WORDS[:5], k=90)
+            lines.append(json.dumps({"id": f"{source}-{number}", "source": source, "text": " ".join(words)}) + "\n")
+        (folder / f"{source}.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))
+
+
+def write_repository(folder) -> None:
+    """A dataset of the hub's form on this disk: a card that names its subset, and a file."""
+    folder.mkdir()
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: all\n  data_files: pages.jsonl\n---\n")
+    draw = random.Random(1)
+    pages = [json.dumps({"body": " ".join(draw.choices(WORDS, k=90))}) + "\n" for _ in range(90)]
+    (folder / "pages.jsonl").write_text("".join(pages))
+
+
+def write_shards(folder) -> None:
+    draw = random.Random(2)
+    for number in range(2):
+        with webdataset.TarWriter(str(folder / f"shards-{number:03d}.tar")) as shard:
+            for key in range(45):
+                shard.write({"__key__": f"{number}-{key}", "txt": " ".join(draw.choices(WORDS, k=90))})

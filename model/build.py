@@ -11,9 +11,10 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from .gpt2 import GPT2, GPT2Config
-from .hf import CausalLM, check_fit, read_network
+from .hf import CausalLM, check_fit, network_of, read_network
 from .settings import Model
 from .sharding import DTYPES, shard
+from .weights import from_transformers
 
 
 def build_model(
@@ -56,6 +57,21 @@ def build_hf(
     What is trained is kept as in build_gpt2; frozen weights, those beside adapters, stay as they are stored.
     """
     kept = torch.float64 if dtype == "float64" else torch.float32
-    network = read_network(settings, kept, seed)
-    check_fit(network, settings, vocabulary, sequence_length)
-    return shard(CausalLM(network), mesh, DTYPES[dtype]).to(mesh.device_type).train()
+    model = CausalLM(network_of(settings, kept, seed))
+    check_fit(model.network, settings, vocabulary, sequence_length)
+    return shard(model, mesh, DTYPES[dtype]).to(mesh.device_type).train()
+
+
+def begin_from_folder(
+    model: nn.Module, folder: str, vocabulary: Mapping[str, int], sequence_length: int, where: str
+) -> None:
+    """Gives our GPT-2 the weights of a GPT-2 of `transformers`, which every rank reads.
+
+    ValueError, which names the key `where` the folder is from, for another kind of model, shape or vocabulary.
+    """
+    if not isinstance(model, GPT2):
+        raise ValueError(f"{where} {folder} is a folder of `transformers`, which model.kind hf takes as model.path")
+    source = Model("hf", folder)
+    network = read_network(source, torch.float32, where=where)
+    check_fit(network, source, vocabulary, sequence_length, where)
+    from_transformers(network, model, f"{where} {folder}")

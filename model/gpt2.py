@@ -120,7 +120,7 @@ class GPT2(nn.Module):
         ones for LayerNorm weights, zeros for biases.
         """
         for name, parameter in self.named_parameters():
-            _fill(parameter, self._initial_value(name, parameter.shape, seed))
+            fill(parameter, self._initial_value(name, parameter.shape, seed))
 
     def _initial_value(self, name: str, shape: torch.Size, seed: int) -> Tensor:
         if len(shape) == 1:
@@ -141,7 +141,8 @@ class GPT2(nn.Module):
         return 6 * parameters + 12 * config.n_layer * config.n_embd * config.sequence_length
 
 
-def _fill(parameter: Tensor, value: Tensor) -> None:
+@torch.no_grad()
+def fill(parameter: Tensor, value: Tensor) -> None:
     """Copies a full tensor, the same on every rank, into a parameter or its shard; nothing is sent."""
     if hasattr(parameter, "placements"):
         from torch.distributed.tensor import distribute_tensor

@@ -1,6 +1,6 @@
 """Any causal language model of `transformers`, with or without LoRA, under the contract of our GPT-2.
 
-    network = read_network(settings, kept=torch.float32)      # a folder or a name on the hub
+    network = network_of(settings, torch.float32, seed=0)     # from a folder or a name on the hub
     model = CausalLM(network)
     losses_N = model(tokens_NT, targets_NT)                   # targets of -1 are ignored
     logits_NTV = model(tokens_NT)
@@ -12,13 +12,18 @@ V vocabulary.
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .loss import IGNORED, OutputHead, token_scale
 from .settings import Lora, Model
+
+END_OF_TEXT = "<|endoftext|>"
 
 
 class CausalLM(nn.Module):
@@ -30,6 +35,8 @@ class CausalLM(nn.Module):
 
     def __init__(self, network: nn.Module):
         super().__init__()
+        if hasattr(network, "get_base_model"):  # a PeftModel: the adapters are inside
+            network = network.get_base_model()
         self.network = network
         kinds = set(network._no_split_modules or ())
         lists = [(path, module) for path, module in self.named_modules() if isinstance(module, nn.ModuleList)]
@@ -92,48 +99,54 @@ def _fused(head: nn.Linear) -> OutputHead:
     return fused
 
 
-def read_network(settings: Model, kept: torch.dtype, seed: int = 0) -> nn.Module:
-    """The network of [model] on the CPU, its trainable parameters in `kept`; with LoRA the others as they are stored.
+def network_of(settings: Model, kept: torch.dtype, seed: int) -> nn.Module:
+    """The network of [model] on the CPU, what is trained in `kept`; with LoRA a PeftModel, the rest as it is stored.
 
-    seed: of the adapters' first weights. ValueError where there is no such model, or weights of it are missing.
+    seed: of the adapters' first weights. ValueError as of read_network, and for targets that are not there.
     """
-    _need("transformers")
+    if settings.lora.rank == 0:
+        return read_network(settings, kept)
+    return adapt(read_network(settings, "auto"), settings.lora, kept, seed)
+
+
+def read_network(settings: Model, dtype: torch.dtype | Literal["auto"], where: str = "model.path") -> nn.Module:
+    """The network of settings.path on the CPU; dtype "auto": as it is stored.
+
+    ValueError, which names the key `where` the path is from, where there is none, or weights of it are missing.
+    """
+    need("transformers")
     from transformers import AutoModelForCausalLM
 
-    adapted = settings.lora.rank > 0
     try:
         network, found = AutoModelForCausalLM.from_pretrained(
-            settings.path,
-            revision=settings.revision or "main",
-            dtype="auto" if adapted else kept,
-            output_loading_info=True,
+            settings.path, revision=settings.revision or "main", dtype=dtype, output_loading_info=True
         )
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"model.path {settings.path} cannot be read as a causal language model of `transformers`: {reason}"
+            f"{where} {settings.path} cannot be read as a causal language model of `transformers`: {reason}"
         ) from error
     if missing := sorted(found["missing_keys"]):
-        raise ValueError(f"model.path {settings.path} lacks the weights {', '.join(missing[:3])}: give a whole model")
-    return adapt(network, settings.lora, kept, seed) if adapted else network
+        raise ValueError(f"{where} {settings.path} lacks the weights {', '.join(missing[:3])}: give a whole model")
+    return network
 
 
 def adapt(network: nn.Module, lora: Lora, kept: torch.dtype, seed: int) -> nn.Module:
-    """The network with adapters in it, made by `peft`: they alone are trainable, and kept in `kept`."""
-    _need("peft")
+    """Puts adapters into the network: they alone are trainable then, and kept in `kept`. The PeftModel around it."""
+    need("peft")
     from peft import get_peft_model
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what it sets right by itself
         torch.manual_seed(seed)
         try:
-            get_peft_model(network, lora_config(lora))
+            adapted = get_peft_model(network, lora_config(lora))
         except ValueError as error:
             raise ValueError(f"model.lora.targets {lora.targets}: {str(error).splitlines()[0]}") from error
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(kept)
-    return network
+    return adapted
 
 
 def lora_config(lora: Lora):
@@ -146,38 +159,65 @@ def lora_config(lora: Lora):
     )
 
 
-def check_fit(network: nn.Module, settings: Model, vocabulary: Mapping[str, int], sequence_length: int) -> None:
+def check_fit(
+    network: nn.Module,
+    settings: Model,
+    vocabulary: Mapping[str, int],
+    sequence_length: int,
+    where: str = "model.path",
+) -> None:
     """ValueError where the network was made for other tokens than those of `vocabulary`, or for shorter samples."""
     rows, config = len(network.get_input_embeddings().weight), network.config.get_text_config()
     if max(vocabulary.values()) >= rows:
         raise ValueError(
-            f"the dataset's vocabulary has {max(vocabulary.values()) + 1} tokens and model.path {settings.path} knows "
+            f"the dataset's vocabulary has {max(vocabulary.values()) + 1} tokens and {where} {settings.path} knows "
             f"{rows}: prepare the dataset with the model's own tokenizer.json as --tokenizer"
         )
     theirs = _vocabulary_of(settings)
     if theirs is not None and theirs != vocabulary:
         raise ValueError(
-            f"the dataset's tokenizer is not that of model.path {settings.path}: prepare the dataset with the model's "
+            f"the dataset's tokenizer is not that of {where} {settings.path}: prepare the dataset with the model's "
             "own tokenizer.json as --tokenizer"
         )
     positions = getattr(config, "max_position_embeddings", sequence_length)
     if sequence_length > positions:
         raise ValueError(
-            f"the dataset's samples have {sequence_length} tokens and model.path {settings.path} takes {positions}: "
+            f"the dataset's samples have {sequence_length} tokens and {where} {settings.path} takes {positions}: "
             "prepare the dataset with a smaller --seq-len"
         )
 
 
 def _vocabulary_of(settings: Model) -> dict[str, int] | None:
     """Token -> number, as the tokenizer.json beside the weights has it; None where there is none."""
-    from tokenizers import Tokenizer
-    from transformers.utils import cached_file
-
-    revision = settings.revision or "main"
-    path = cached_file(settings.path, "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    path = _file_of(settings, "tokenizer.json")
     return Tokenizer.from_file(path).get_vocab() if path else None
 
 
-def _need(library: str) -> None:
+def read_tokenizer(settings: Model) -> Any:
+    """The tokenizer beside the weights, as `transformers` has it; None where there is none."""
+    from transformers import AutoTokenizer
+
+    if _file_of(settings, "tokenizer_config.json"):
+        return AutoTokenizer.from_pretrained(settings.path, revision=settings.revision or "main")
+    path = _file_of(settings, "tokenizer.json")
+    return as_tokenizer(Path(path)) if path else None
+
+
+def as_tokenizer(path: Path) -> Any:
+    """A tokenizer.json as a tokenizer of `transformers`, which ends a text with <|endoftext|> where it knows that."""
+    from transformers import PreTrainedTokenizerFast
+
+    known = Tokenizer.from_file(str(path)).token_to_id(END_OF_TEXT) is not None
+    return PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token=END_OF_TEXT if known else None)
+
+
+def _file_of(settings: Model, name: str) -> str | None:
+    from transformers.utils import cached_file
+
+    revision = settings.revision or "main"
+    return cached_file(settings.path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+
+
+def need(library: str) -> None:
     if find_spec(library) is None:
         raise ValueError(f"model.kind hf needs {library}: pip install 'greats[peers]'")

@@ -63,7 +63,7 @@ class Train:
     keep_checkpoints: int = 2
     """Checkpoints kept, counted from the newest."""
     init_from: str = ""
-    """Run folder whose newest checkpoint gives the first weights: same shape of model, same tokenizer."""
+    """What gives the first weights: a run folder (its newest checkpoint), or a GPT-2 folder of `transformers`."""
     resume: Literal["no", "yes", "auto"] = "no"
     """`yes` goes on from the newest checkpoint in the run folder, `auto` begins a run or goes on with it."""
 

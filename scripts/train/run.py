@@ -34,9 +34,14 @@ from selection.selector import Selector
 
 def build_model(config: Config, manifest: Manifest, world: World) -> nn.Module:
     """The sharded model that a run of this configuration begins with, on the dataset of this manifest."""
-    vocabulary = Tokenizer.from_file(str(manifest.folder / "tokenizer.json")).get_vocab()
     dtype, seed = config.train.dtype, config.train.seed
-    return build.build_model(config.model, vocabulary, manifest.sequence_length, world.mesh, dtype, seed)
+    return build.build_model(config.model, *tokens_of(manifest), world.mesh, dtype, seed)
+
+
+def tokens_of(manifest: Manifest) -> tuple[dict[str, int], int]:
+    """(the dataset's vocabulary, T)."""
+    tokenizer = Tokenizer.from_file(str(manifest.folder / "tokenizer.json"))
+    return tokenizer.get_vocab(), manifest.sequence_length
 
 
 def facts(manifest: Manifest, world: World) -> dict[str, str | int]:
@@ -49,15 +54,19 @@ def facts(manifest: Manifest, world: World) -> dict[str, str | int]:
 
 
 def load_weights_of(folder: Path, config: Config, manifest: Manifest, model: nn.Module) -> None:
-    """The weights of another run's newest checkpoint, of which nothing else is taken up; all ranks call it.
+    """The weights of a folder of `transformers`, or of another run's newest checkpoint, of which nothing else is taken
+    up; all ranks call it.
 
-    ValueError where that run has none, or another shape of model, or other tokens.
+    ValueError where there are none, or another shape of model, or other tokens.
     """
+    if (folder / "config.json").is_file():
+        build.begin_from_folder(model, str(folder), *tokens_of(manifest), where="train.init_from")
+        return
     other = read_run(folder)
     differing = [
         f"{key} is {value}, its is {theirs}"
         for key, value in flat({"model": dataclasses.asdict(config.model)}).items()
-        if (theirs := flat(other.config).get(key)) != value
+        if (theirs := flat(other.settings.as_dict())[key]) != value
     ]
     if differing:
         raise ValueError(f"train.init_from {folder} has another shape of model: {'; '.join(differing)}")

@@ -9,6 +9,7 @@ from pipeline.prepare.recipe import Recipe
 from scripts.bench.__main__ import BENCHMARKS
 from scripts.compare.__main__ import Options as CompareOptions
 from scripts.compare.study import read_study
+from scripts.export import Export
 from scripts.mix import Mix
 from scripts.prepare.__main__ import Verify
 from scripts.prepare.known import Likeness, Losses
@@ -90,6 +91,7 @@ CHECKS = {
     "report": _report,
     "compare": _compare,
     "bench": _bench,
+    "export": lambda words: tyro.cli(Export, args=words),
     "mix": lambda words: tyro.cli(Mix, args=words),
     "make": _make,
     "pip": _pip,

@@ -48,7 +48,16 @@ RUN = {
         "--out runs/regular": TINY,
         "--data.path data/demo --out runs/demo --train.resume auto": TINY.replace("steps 2", "steps 3", 1),
     },
-    "docs/models.md": {"--out runs/llama": HF, "--out runs/lora": HF},
+    "docs/models.md": {
+        "--out runs/llama": HF,
+        "--out runs/lora": HF,
+        "export runs/llama": "",
+        "export runs/lora models/adapters": "",
+        "export runs/lora models/merged": "",
+        "--out runs/first": TINY,
+        "export runs/first": "",
+        "--out runs/second": TINY,
+    },
     "docs/results.md": {
         "--only plays verse": "",
         "--out data/plays": SMALL,
@@ -187,7 +196,8 @@ def run_commands(page: str, replaced: dict[str, str]) -> list[str]:
         if entry in RUN[page]:
             name, words = command_of(command)
             words = [replaced.get(word, word) for word in words] + RUN[page][entry].split()
-            main = import_module(f"scripts.{name}" if name == "mix" else f"scripts.{name}.__main__").main
+            folder = (ROOT / "scripts" / name).is_dir()
+            main = import_module(f"scripts.{name}.__main__" if folder else f"scripts.{name}").main
             with mock.patch.object(sys, "argv", [name, *words]):
                 code = main(words) if inspect.signature(main).parameters else main()
             assert code == 0, f"{page}: {command}"
@@ -241,11 +251,14 @@ def test_the_commands_of_running(workplace):
 
 
 def test_the_commands_of_models(workplace):
+    prepare_dataset("data/demo")
     prepare_dataset("data/llama")
     write_network(workplace / "models" / "llama", "Llama", workplace / "data" / "llama", vocabulary=300, positions=32)
     assert run_commands("docs/models.md", {}) == list(RUN["docs/models.md"])
     runs = workplace / "runs"
-    assert steps_of(runs / "llama") == steps_of(runs / "lora") == [0, 1]
+    assert steps_of(runs / "llama") == steps_of(runs / "lora") == steps_of(runs / "second") == [0, 1]
+    assert {path.name for path in (workplace / "models" / "adapters").iterdir()} >= {"adapter_model.safetensors"}
+    assert (workplace / "models" / "merged" / "model.safetensors").stat().st_size > 30_000
 
 
 def test_the_commands_of_results(workplace, capsys):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.hf import CausalLM, read_network
+from model.hf import CausalLM, network_of
 from model.settings import Lora, Model
 from tests.helpers.networks import NETWORKS, network, write_network
 from tests.helpers.recording import batch, mean_loss
@@ -33,9 +33,9 @@ def test_the_blocks_are_the_networks_own(name):
 
 def test_beside_adapters_weights_are_frozen_as_they_are_stored(dataset, tmp_path):
     path = str(write_network(tmp_path / "model", "Llama", dataset, torch.bfloat16))
-    whole = read_network(Model("hf", path), torch.float32)
+    whole = network_of(Model("hf", path), torch.float32, seed=0)
     assert {(p.dtype, p.requires_grad) for p in whole.parameters()} == {(torch.float32, True)}
-    adapted = read_network(Model("hf", path, lora=Lora(rank=2, targets="q_proj, v_proj")), torch.float64)
+    adapted = network_of(Model("hf", path, lora=Lora(rank=2, targets="q_proj, v_proj")), torch.float64, seed=0)
     kinds = {("lora_" in key, p.dtype, p.requires_grad) for key, p in adapted.named_parameters()}
     assert kinds == {(True, torch.float64, True), (False, torch.bfloat16, False)}
     trained = [key for key, p in adapted.named_parameters() if p.requires_grad]
@@ -48,7 +48,7 @@ def test_adapters_begin_as_a_function_of_the_seed(dataset, tmp_path):
 
     def first(seed: int) -> torch.Tensor:
         torch.manual_seed(torch.seed())
-        adapted = read_network(Model("hf", path, lora=Lora(rank=2)), torch.float32, seed)
+        adapted = network_of(Model("hf", path, lora=Lora(rank=2)), torch.float32, seed)
         return torch.cat([p.detach().flatten() for p in adapted.parameters() if p.requires_grad])
 
     assert torch.equal(first(3), first(3))

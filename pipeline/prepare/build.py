@@ -2,39 +2,38 @@
 
 At most two passes over the documents: one that trains the tokenizer (when none is given), one that encodes and
 packs. The train split's samples then go to the shards in random order. Everything is written into
-`<out>.partial`, the manifest last, and the folder is renamed when it is whole.
+`<out>.partial`, the manifest last, and the folder is renamed when it is whole. Of a run that was interrupted, the
+tokenizer and what is encoded are taken over; packing and shuffling, which take a small part of the time, begin anew.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from ..dataset.manifest import FORMAT, SPLITS, Manifest
+from ..encoding.documents import Encoded
+from ..encoding.parts import encode_documents
+from ..encoding.tokenizer import (
+    END_OF_TEXT,
+    count_tokens,
+    load_tokenizer,
+    token_type,
+    trained_tokenizer,
+    vocabulary_size,
+)
 from ..mixture.mixture import Mixture
 from ..mixture.splits import SplitRule
 from ..mixture.watch import Watch, unwatched
+from .folder import KEPT, new_folder
 from .learn import TokenizerTexts
 from .pack import PACKERS
 from .recipe import Recipe
 from .shuffle import Shuffle
-from .tokenizer import (
-    END_OF_TEXT,
-    Encoded,
-    count_tokens,
-    encode_documents,
-    load_tokenizer,
-    train_tokenizer,
-    vocabulary_size,
-)
 from .writer import ShardWriter
 
 # The manifest counts so many sources of a split by name and the others together: it stays small whatever a source
@@ -46,60 +45,30 @@ _OTHER_SOURCES = "(other sources)"
 def prepare(recipe: Recipe, watch: Watch = unwatched) -> Manifest:
     """Make the dataset that `recipe` describes; returns its manifest, read back from the finished folder.
 
-    The same documents and recipe give the same bytes. `watch` may show the progress of what passes through it.
-    Raises ValueError, and leaves nothing behind, for a recipe or corpus that gives no dataset.
+    The same documents and recipe give the same bytes, also with other `workers` and after an interruption. `watch`
+    may show the progress of what passes through it. Raises ValueError, and leaves nothing behind, for a recipe or
+    corpus that gives no dataset; Interrupted, and leaves what is encoded, where neither is to blame.
     """
     recipe.check()
-    with _new_folder(recipe.out) as folder:
+    with new_folder(recipe.out) as folder:
         mixture = Mixture(recipe.ingredients, recipe.seed, watch)
         rule = recipe.split_rule(mixture.planned_characters())
         total = mixture.known_documents
         if recipe.tokenizer is None:
             texts = TokenizerTexts(mixture, rule, recipe.seed, watch)
-            tokenizer = train_tokenizer(texts, recipe.trained_vocab_size)
+            tokenizer = trained_tokenizer(texts, recipe.trained_vocab_size, folder / KEPT)
             total = texts.documents or total
         else:
             tokenizer = load_tokenizer(recipe.tokenizer)
         mixture.settle(lambda texts: count_tokens(tokenizer, texts))
         dataset = _Dataset(recipe, rule, tokenizer, folder)
         documents = watch("encoding documents", mixture.documents(), total)
-        for encoded in encode_documents(tokenizer, (document for document in documents if document.text)):
-            dataset.add(encoded)
+        texts = (document for document in documents if document.text)
+        with closing(encode_documents(tokenizer, texts, folder / KEPT, recipe.processes)) as encoded:
+            for document in encoded:
+                dataset.add(document)
         dataset.finish(watch)
     return Manifest.load(recipe.out)
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """`<out>.partial`, empty and ours alone; renamed to `out` at the end, removed when anything goes wrong.
-
-    What an interrupted run left in it is removed first. A run that is still going on holds a lock on it.
-    """
-    if (out / "manifest.json").exists():
-        raise ValueError(f"--out {out} is a finished dataset: remove it or choose another folder")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"--out {out} exists and is no empty folder: choose another one")
-    partial = out.with_name(out.name + ".partial")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        lock = os.open(partial, os.O_RDONLY)
-    except OSError as error:
-        raise ValueError(f"--out {out}: {partial} cannot be made there ({error.strerror})") from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another prepare is writing {out} at this moment (it holds {partial})") from None
-        try:
-            for left in partial.iterdir():
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            yield partial
-        except BaseException:
-            shutil.rmtree(partial)
-            raise
-        os.replace(partial, out)
-    finally:
-        os.close(lock)
 
 
 class _Dataset:
@@ -109,14 +78,13 @@ class _Dataset:
         self._recipe, self._rule, self._folder = recipe, rule, folder
         content = tokenizer.to_str().encode()
         (folder / "tokenizer.json").write_bytes(content)
-        size = vocabulary_size(tokenizer)
         self._end = tokenizer.token_to_id(END_OF_TEXT)
         self._tokenizer = {
             "sha256": hashlib.sha256(content).hexdigest(),
-            "vocab_size": size,
+            "vocab_size": vocabulary_size(tokenizer),
             "end_of_text": self._end,
         }
-        self._dtype = np.dtype("<u2" if size <= 1 << 16 else "<u4")
+        self._dtype = token_type(tokenizer)
         length = recipe.sequence_length
         shard_bytes = int(recipe.shard_size * 1e6)
         self._writers = {split: ShardWriter(folder, split, self._dtype, shard_bytes) for split in SPLITS}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .tokenizer import Encoded
+from ..encoding.documents import Encoded
 from .writer import Sample
 
 

@@ -1,5 +1,6 @@
 """What a dataset is to be made of, and how: the options of `prepare` and their defaults."""
 
+import os
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +70,8 @@ class Recipe:
     """The largest size of a shard, in MB."""
     seed: int = 0
     """Decides which documents go to which split, and the order of the samples on disk."""
+    workers: int | None = None
+    """Processes that encode (default: one for each core); the bytes are the same whatever their number."""
 
     @cached_property
     def ingredients(self) -> tuple[Ingredient, ...]:
@@ -97,6 +100,10 @@ class Recipe:
     def trained_vocab_size(self) -> int:
         return self._defaults.vocab_size if self.vocab_size is None else self.vocab_size
 
+    @property
+    def processes(self) -> int:
+        return len(os.sched_getaffinity(0)) if self.workers is None else self.workers
+
     def check(self) -> None:
         """Raise ValueError for a value that makes no dataset."""
         if self.target_sources is not None and any(one.role == TARGET for one in self.ingredients):
@@ -107,6 +114,8 @@ class Recipe:
             raise ValueError(f"--seq-len is {self.sequence_length}; it must be at least 1")
         if self.shard_size <= 0:
             raise ValueError(f"--shard-size is {self.shard_size}; it must be above 0 (MB)")
+        if self.processes < 1:
+            raise ValueError(f"--workers is {self.workers}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}; it must not be negative")
         if self.tokenizer is not None and self.vocab_size is not None:

@@ -3,9 +3,6 @@
 Shape suffixes: n candidates drawn a group, T1 = T + 1 tokens.
 """
 
-import multiprocessing
-import multiprocessing.connection
-import multiprocessing.forkserver
 import os
 import signal
 import threading
@@ -17,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..dataset.manifest import Manifest
 from ..dataset.reader import SplitReader
+from ..processes import end_with_parent
 from .order import EpochOrder
 
 Features = Callable[[np.ndarray], np.ndarray]
@@ -47,7 +45,7 @@ class LaneReader(IterableDataset):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         if info:
-            threading.Thread(target=_end_with_training, daemon=True).start()
+            end_with_parent()
             # A terminal and most schedulers signal all processes of a run, which then finishes its step: its workers
             # stay for that. SIGTERM is also how DataLoader ends a worker that is stuck.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -62,15 +60,6 @@ class LaneReader(IterableDataset):
                 yield step, worker, np.stack(ids), np.stack(tokens), features
         except ValueError as error:
             yield str(error)
-
-
-def _end_with_training() -> None:
-    """Ends this worker when the training process is gone, however it went.
-
-    DataLoader's own watchdog asks whether the worker's parent lives, and here that is the fork server.
-    """
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(0)
 
 
 def _end_later(*_) -> None:

@@ -12,13 +12,15 @@
     python -m scripts.prepare losses data/mix --run runs/reference --out data/mix-losses.npz    # for method rho_loss
     python -m scripts.prepare likeness data/mix --out data/mix-likeness.npz                     # for method sbert
 
-Text is tokenised over all cores, in constant memory. The folder appears under its name when it is whole. `verify`
+Text is tokenised over all cores (`--workers`), in constant memory. The folder appears under its name when it is whole.
+Interrupted or killed, the same command goes on: what was encoded is kept in `<out>.partial`. `verify`
 compares every shard with the manifest and ends with exit code 1 when one is broken; wrong input ends with 2. With
 `--drop` it writes a manifest without the broken shards and ends with 0: to a run that is resumed, that is another
 dataset. The old manifest is kept beside it, and no shard is removed. `losses` and `likeness` write a number for every
 train sample, which a method reads by `selection.reference.file`.
 """
 
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -149,6 +151,9 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        print(*getattr(stop, "__notes__", ["interrupted"]), file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -202,6 +202,13 @@ PROMISES = {
         "test_a_checkpoint_that_c",
     ],
     "No code from data": ["test_a_hostile", "test_a_broken_shard_is_found_out", "test_commands_run_only_where_they"],
+    "`prepare` goes on.": [
+        "test_killed_at_every_stage",
+        "test_after_an_interruption_the_same_command_goes_on",
+        "test_any_number_of_workers_gives_the_same_bytes",
+        "test_bad_input_leaves_nothing",
+        "test_what_is_whole_and_of_this_text_is_taken_over",
+    ],
     "A dataset elsewhere": ["test_what_a_network_does_is_tried_again", "test_two_ranks_fetch_a_shard_once"],
 }
 

@@ -1,8 +1,6 @@
-"""None"""
+"""What `prepare` makes of a small corpus."""
 
 import dataclasses
-import json
-import random
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,64 +9,11 @@ import pytest
 from pipeline.corpora.registry import read_corpus
 from pipeline.dataset.manifest import SPLITS, Manifest
 from pipeline.dataset.reader import SplitReader, inputs_and_targets
+from pipeline.encoding.tokenizer import load_tokenizer
 from pipeline.prepare.build import prepare
-from pipeline.prepare.recipe import Recipe
-from pipeline.prepare.tokenizer import load_tokenizer
 from pipeline.prepare.verify import verify
 
-WORDS = [
-    "a",
-    "model",
-    "reads",
-    "text",
-    "and",
-    "predicts",
-    "what",
-    "comes",
-    "next",
-    "über",
-    "漢字",
-    "🎉",
-    "<|endoftext|>",
-]
-DOCUMENTS = 300
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """Two files, each a source; the larger one comes first and holds what is not wanted."""
-    folder = tmp_path_factory.mktemp("corpus")
-    draw = random.Random(0)
-    for name, count in (("code", DOCUMENTS * 2 // 3), ("prose", DOCUMENTS // 3)):
-        with open(folder / f"{name}.jsonl", "w") as file:
-            for i in range(count):
-                text = " ".join(draw.choices(WORDS, k=draw.randint(5, 120)))
-                file.write(json.dumps({"text": text, "key": f"{name}-{i}"}) + "\n")
-        with open(folder / f"{name}.jsonl", "a") as file:
-            file.write(json.dumps({"text": "", "key": f"{name}-empty"}) + "\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def recipe(corpus, tmp_path_factory):
-    return Recipe(
-        corpus="json",
-        out=tmp_path_factory.mktemp("out") / "data",
-        data_files=(str(corpus / "*.jsonl"),),
-        id_field="key",
-        target_sources=("prose",),
-        target_fraction=0.2,
-        val_fraction=0.2,
-        test_fraction=0.2,
-        vocab_size=300,
-        seq_len=16,
-        shard_size=0.05,
-    )
-
-
-@pytest.fixture(scope="module")
-def dataset(recipe):
-    return prepare(recipe)
+DOCUMENTS = 300  # of the corpus in conftest.py
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +135,10 @@ def test_the_tokenizer_learns_from_train_documents_only(recipe, tmp_path, monkey
     from pipeline.prepare import build, learn
 
     texts = []
-    train = build.train_tokenizer
-    monkeypatch.setattr(build, "train_tokenizer", lambda it, size: train((texts.append(t) or t for t in it), size))
+    train = build.trained_tokenizer
+    monkeypatch.setattr(
+        build, "trained_tokenizer", lambda it, *more: train([texts.append(text) or text for text in it], *more)
+    )
     dataset = prepare(dataclasses.replace(recipe, out=tmp_path / "data"))
     rule = recipe.split_rule()
     (corpus,) = recipe.ingredients
@@ -241,41 +188,6 @@ def test_a_dataset_is_never_overwritten(recipe, dataset, tmp_path):
     with pytest.raises(ValueError, match="exists and is no empty folder"):
         prepare(dataclasses.replace(recipe, out=tmp_path))
     assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_an_empty_folder_and_leftovers_are_no_obstacle(recipe, dataset, tmp_path):
-    (tmp_path / "data").mkdir()
-    left = tmp_path / "data.partial"
-    (left / "shuffle").mkdir(parents=True)
-    (left / "shuffle" / "000").write_text("of an interrupted run")
-    (left / "train-000000.tar").write_text("of an interrupted run")
-    prepare(dataclasses.replace(recipe, out=tmp_path / "data"))
-    assert _bytes(tmp_path / "data") == _bytes(dataset.folder)
-    assert not left.exists()
-
-
-def test_two_at_once_do_not_mix(recipe, tmp_path):
-    def second(what, things, total):
-        with pytest.raises(ValueError, match="another prepare is writing"):
-            prepare(dataclasses.replace(recipe, out=tmp_path / "data"))
-        tried.append(what)
-        return iter(things)
-
-    tried = []
-    prepare(dataclasses.replace(recipe, out=tmp_path / "data"), second)
-    assert tried == ["reading text for the tokenizer", "encoding documents", "writing train shards"]
-
-
-def test_an_interruption_leaves_nothing(recipe, tmp_path):
-    def watch(what, things, total):
-        for number, thing in enumerate(things):
-            if what == "writing train shards" and number == 100:
-                raise KeyboardInterrupt
-            yield thing
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(dataclasses.replace(recipe, out=tmp_path / "data"), watch)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_knows_the_totals(recipe, tmp_path):

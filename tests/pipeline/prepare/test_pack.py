@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from pipeline.corpora.document import Document
 from pipeline.dataset.reader import inputs_and_targets
+from pipeline.encoding.documents import Encoder
+from pipeline.encoding.tokenizer import train_tokenizer
 from pipeline.prepare.pack import ConcatPacker, DocumentPacker
-from pipeline.prepare.tokenizer import encode_documents, train_tokenizer
 
 END = 0
 TEXTS = st.lists(st.text("ab é漢🎉 \n", max_size=30), max_size=8)
@@ -24,7 +25,8 @@ def tokenizer():
 
 def _pack(packer, tokenizer, texts, length):
     documents = [Document(f"d{i}", text, f"s{i % 2}") for i, text in enumerate(texts) if text]
-    encoded = list(encode_documents(tokenizer, documents))
+    encoder = Encoder(tokenizer)
+    encoded = list(encoder.encoded(documents, encoder.encode(documents))) if documents else []
     samples = []
     packer = packer(length, END, np.dtype("<u2"), samples.append)
     for one in encoded:

@@ -3,10 +3,6 @@
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from tokenizers import Tokenizer, models
@@ -170,29 +166,3 @@ def test_a_hub_out_of_reach(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     _refused(capsys, ["--corpus", "openwebtext", "--out", str(tmp_path / "data")], "Couldn't reach 'Skylion007")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_killed_in_the_middle(files, dataset, tmp_path):
-    """Killed while it writes, it leaves nothing that looks whole, and the next run clears up and succeeds."""
-    large = _write(tmp_path / "made.jsonl", 8_000, words=200)
-    out = tmp_path / "killed"
-    command = [sys.executable, "-m", "scripts.prepare", *OPTIONS[:2], *OPTIONS[4:], *large, "--out", str(out)]
-    command += ["--tokenizer", str(dataset / "tokenizer.json")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    partial = tmp_path / "killed.partial"
-    while not (partial / "val-000000.tar").exists():
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not out.exists()
-    assert partial.exists()
-    assert not (partial / "manifest.json").exists()
-    with pytest.raises(ValueError, match=r"no manifest.json"):
-        Manifest.load(partial)
-
-    again = [sys.executable, "-m", "scripts.prepare", *OPTIONS, *files, "--out", str(out)]
-    assert subprocess.run(again, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    assert not partial.exists()
-    # Trained, packed and written in another process: the same bytes.
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in dataset.iterdir()}

@@ -1,11 +1,18 @@
 import random
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
 
-from pipeline.corpora.document import Document
-from pipeline.prepare import tokenizer as module
-from pipeline.prepare.tokenizer import END_OF_TEXT, encode_documents, load_tokenizer, train_tokenizer, vocabulary_size
+from pipeline.encoding import tokenizer as module
+from pipeline.encoding.tokenizer import (
+    END_OF_TEXT,
+    load_tokenizer,
+    token_type,
+    train_tokenizer,
+    trained_tokenizer,
+    vocabulary_size,
+)
 
 WORDS = ["the", "quick", "brown", "fox", "—", "über", "漢字", "🎉", "", "dogs\n\tand\r\n", "123", END_OF_TEXT, "fox's"]
 
@@ -29,40 +36,37 @@ def test_training(tokenizer):
         train_tokenizer(iter(["text"]), 256)
 
 
-@pytest.mark.parametrize("batch", [1_000_000, 100])
-def test_encoding_loses_nothing(tokenizer, monkeypatch, batch):
-    """Also when long texts are encoded in pieces: the same tokens, at the same characters."""
-    documents = [Document(str(seed), _text(seed, seed * 40), "s") for seed in range(1, 12)]
-    whole = [tokenizer.encode(document.text, add_special_tokens=False) for document in documents]
-    monkeypatch.setattr(module, "_BATCH", batch)
-    encoded = list(encode_documents(tokenizer, iter(documents)))
-    assert [one.document for one in encoded] == documents
-    if batch == 100:
-        assert max(len(one.pieces) for one in encoded) > 5
-    for one, expected in zip(encoded, whole, strict=True):
-        assert one.ids.tolist() == expected.ids
-        assert tokenizer.decode(one.ids.tolist(), skip_special_tokens=False) == one.document.text
-        assert 0 not in one.ids  # <|endoftext|> in a text is text
-        for token, offsets in enumerate(expected.offsets):
-            assert one.characters(token, token + 1) == offsets
+def test_a_kept_tokenizer_is_the_one_that_learnt_from_these_texts(tmp_path, monkeypatch):
+    """Found again by text and size, it is not trained again; of other texts, another is."""
+    trained = []
+    train = module.train_tokenizer
+    monkeypatch.setattr(module, "train_tokenizer", lambda *given: (trained.append(given), train(*given))[1])
+    texts = [_text(seed) for seed in range(5)]
+    first = trained_tokenizer(texts, 300, tmp_path)
+    assert first.to_str() == train(iter(texts), 300).to_str()
+    kept = trained_tokenizer(texts, 300, tmp_path)
+    assert len(trained) == 1
+    assert kept.to_str() == first.to_str()
+    assert kept.encode(END_OF_TEXT).ids == first.encode(END_OF_TEXT).ids != [0]
+    for others, size in ((texts, 299), (texts[1:], 300), (["".join(texts[:2]), *texts[2:]], 300)):
+        assert trained_tokenizer(others, size, tmp_path).to_str() == train(iter(others), size).to_str()
+    assert len(trained) == 4
 
 
-def test_a_text_without_a_place_to_cut_is_cut_all_the_same(tokenizer, monkeypatch):
-    monkeypatch.setattr(module, "_BATCH", 50)
-    (one,) = encode_documents(tokenizer, [Document("d", "漢" * 333, "s")])
-    assert tokenizer.decode(one.ids.tolist()) == "漢" * 333
-    assert one.characters(0, len(one.ids)) == (0, 333)
-
-
-def test_an_error_in_the_documents_reaches_the_caller(tokenizer):
-    def documents():
-        yield Document("d", "text", "s")
+def test_an_error_in_the_texts_reaches_the_caller(tmp_path):
+    def texts():
+        yield "text"
         raise ValueError("line 2 is no JSON")
 
     with pytest.raises(ValueError, match="line 2 is no JSON"):
-        list(encode_documents(tokenizer, documents()))
-    with pytest.raises(ValueError, match="line 2 is no JSON"):
-        train_tokenizer((document.text for document in documents()), 300)
+        trained_tokenizer(texts(), 300, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tokens_take_the_smaller_type(tokenizer):
+    assert token_type(tokenizer) == np.dtype("<u2")
+    wide = Tokenizer(models.BPE({END_OF_TEXT: 1 << 16}, []))
+    assert token_type(wide) == np.dtype("<u4")
 
 
 def test_loading(tokenizer, tmp_path):

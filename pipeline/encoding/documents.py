@@ -1,0 +1,126 @@
+"""Encode documents: their tokens, and which characters of its document each token covers."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ..corpora.document import Document
+from .characters import TokenCharacters
+from .tokenizer import token_type
+
+# Characters encoded in one call: some 50 MB of encodings in memory.
+BATCH = 1_000_000
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A document, its tokens `ids` [n] (no end of text) and the characters [from, to) of each, `places` [n, 2].
+
+    Where a token boundary cuts a character into bytes, the character counts on both sides.
+    """
+
+    document: Document
+    ids: np.ndarray
+    places: np.ndarray
+
+    def characters(self, first: int, last: int) -> tuple[int, int]:
+        """The characters [from, to) of the text that the tokens [first, last) cover, first < last."""
+        return int(self.places[first, 0]), int(self.places[last - 1, 1])
+
+
+class Tokens(NamedTuple):
+    """The tokens of documents, end to end."""
+
+    lengths: np.ndarray  # [D] int64: tokens of each document
+    ids: np.ndarray  # [n]
+    places: np.ndarray  # [n, 2] int64: their characters; [0, 2] where the ids tell them
+
+
+class Encoder:
+    """Encodes by one tokenizer, in this process."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer, self._type = tokenizer, token_type(tokenizer)
+        self._characters = TokenCharacters(tokenizer) if TokenCharacters.fit(tokenizer) else None
+
+    def encode(self, documents: Sequence[Document]) -> Tokens:
+        """Long texts are encoded in pieces; the tokens are the same."""
+        cuts = [_cuts(document.text) for document in documents]
+        pieces = [
+            document.text[begin:end]
+            for document, at in zip(documents, cuts, strict=True)
+            for begin, end in pairwise([*at, None])
+        ]
+        firsts = np.cumsum([0, *map(len, cuts)])[:-1]  # of each document's pieces
+        if self._characters:
+            ids = self._encode(pieces, self._tokenizer.encode_batch_fast)
+            tokens = Tokens(_lengths(ids, firsts), np.concatenate(ids), np.empty((0, 2), dtype=np.int64))
+            sizes = self._characters.counts(tokens.ids, _edges(tokens.lengths))
+            if (sizes == [len(document.text) for document in documents]).all():
+                return tokens
+        return self._placed(pieces, list(chain.from_iterable(cuts)), firsts)
+
+    def encoded(self, documents: Sequence[Document], tokens: Tokens) -> Iterator[Encoded]:
+        """What `encode` made of the documents, one by one."""
+        told = len(tokens.places) > 0
+        for document, (first, last) in zip(documents, pairwise(_edges(tokens.lengths).tolist()), strict=True):
+            ids = tokens.ids[first:last]
+            yield Encoded(document, ids, tokens.places[first:last] if told else self._characters.places(ids))
+
+    def _encode(self, pieces: list[str], encode) -> list[np.ndarray]:
+        calls = (encode(some, add_special_tokens=False) for some in batches(pieces, len, BATCH))
+        return [np.array(encoding.ids, dtype=self._type) for call in calls for encoding in call]
+
+    def _placed(self, pieces: list[str], begins: list[int], firsts: np.ndarray) -> Tokens:
+        """With places from the tokenizer, of pieces that begin at these characters of their documents."""
+        places = []
+
+        def encode(some: list[str], add_special_tokens: bool) -> list:
+            encodings = self._tokenizer.encode_batch(some, add_special_tokens=add_special_tokens)
+            for encoding in encodings:
+                offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+                places.append(offsets + begins[len(places)])
+            return encodings
+
+        ids = self._encode(pieces, encode)
+        return Tokens(_lengths(ids, firsts), np.concatenate(ids), np.concatenate(places))
+
+
+def batches(things: Iterable, size, most: int) -> Iterator[list]:
+    """Neighbours together, until their sizes add up to `most`."""
+    batch, total = [], 0
+    for thing in things:
+        batch.append(thing)
+        total += size(thing)
+        if total >= most:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+def _lengths(ids: list[np.ndarray], firsts: np.ndarray) -> np.ndarray:
+    return np.add.reduceat(np.array([len(piece) for piece in ids], dtype=np.int64), firsts)
+
+
+def _edges(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _cuts(text: str) -> list[int]:
+    """Where the pieces of a text begin: one piece, or several of about BATCH characters.
+
+    Cut before a lone space that a word follows: GPT-2's rule begins a token there anyway, so nothing changes. A
+    text without such a place within a piece's length is cut anywhere.
+    """
+    cuts = [0]
+    while len(text) - cuts[-1] > 2 * BATCH:
+        at = aim = cuts[-1] + BATCH
+        while at < aim + BATCH and not (text[at] == " " and not text[at - 1].isspace() and not text[at + 1].isspace()):
+            at += 1
+        cuts.append(at)
+    return cuts

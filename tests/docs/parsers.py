@@ -14,6 +14,7 @@ from scripts.mix import Mix
 from scripts.prepare.__main__ import Verify
 from scripts.prepare.known import Likeness, Losses
 from scripts.report.__main__ import Options as ReportOptions
+from scripts.taylor.__main__ import Options as TaylorOptions
 from scripts.train.options import parse as parse_train
 from tests.docs.blocks import ROOT, words_of
 
@@ -93,6 +94,7 @@ CHECKS = {
     "bench": _bench,
     "export": lambda words: tyro.cli(Export, args=words),
     "mix": lambda words: tyro.cli(Mix, args=words),
+    "taylor": lambda words: tyro.cli(TaylorOptions, args=words).check(),
     "make": _make,
     "pip": _pip,
     "soak": _soak,

@@ -46,6 +46,7 @@ RUN = {
         "--out runs/one-process": TINY,
         "--out runs/exact": TINY,
         "--out runs/regular": TINY,
+        "scripts.taylor": "--pool 64 --targets 2 --batches 3 --walks 3 --steps 1 --checkpoints 2",
         "--data.path data/demo --out runs/demo --train.resume auto": TINY.replace("steps 2", "steps 3", 1),
     },
     "docs/models.md": {

@@ -17,6 +17,7 @@ from scripts.mix import Mix
 from scripts.prepare.__main__ import Verify
 from scripts.report.__main__ import Options as ReportOptions
 from scripts.report.__main__ import Question
+from scripts.taylor.__main__ import Options as TaylorOptions
 from scripts.train.config import MAY_CHANGE, Config, flat
 from scripts.train.record import Ended
 from selection.log.schema import SCHEMA
@@ -100,7 +101,16 @@ def fields(options: type) -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_flag_in_the_text_is_one(page):
     known = set(all_settings()) | {"config", "help", "data.path", *dir(get_args_parser().parse_args(["x"]))}
-    for options in (Recipe, Verify, ReportOptions, CompareOptions, Export, Mix, *map(options_of, BENCHMARKS)):
+    for options in (
+        Recipe,
+        Verify,
+        ReportOptions,
+        CompareOptions,
+        Export,
+        Mix,
+        TaylorOptions,
+        *map(options_of, BENCHMARKS),
+    ):
         known |= fields(options)
     for code in inline_code(read_page(page).prose):
         for flag in re.findall(r"(?:^| )--([\w.-]+)", code):

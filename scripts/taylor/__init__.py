@@ -1,0 +1,1 @@
+"""How well Taylor's formula foresees what training steps do to the target loss."""

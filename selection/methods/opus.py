@@ -34,7 +34,7 @@ class Opus(Method):
 
     A pick is drawn from the softmax of the gains over tau = 0.9 (Gumbel noise, fresh for every pick, a function of
     (seed, step, group)). Gains are in standard deviations of the group's eta <u_i, v> there: in units of loss they
-    differ by some thousandths, and a softmax of them at 0.9, as published, is a plain draw.
+    differ by hundredths, and a softmax of them at 0.9, as published, is all but a plain draw.
     """
 
     aims, reads = True, RECORDING | {f"direction.{key}" for key in ("samples", "decay", "targets")}

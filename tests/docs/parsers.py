@@ -9,7 +9,9 @@ from pipeline.prepare.recipe import Recipe
 from scripts.bench.__main__ import BENCHMARKS
 from scripts.compare.__main__ import Options as CompareOptions
 from scripts.compare.study import read_study
+from scripts.evaluate import Evaluate
 from scripts.export import Export
+from scripts.generate import Generate
 from scripts.mix import Mix
 from scripts.prepare.__main__ import Verify
 from scripts.prepare.known import Likeness, Losses
@@ -92,7 +94,9 @@ CHECKS = {
     "report": _report,
     "compare": _compare,
     "bench": _bench,
+    "evaluate": lambda words: tyro.cli(Evaluate, args=words),
     "export": lambda words: tyro.cli(Export, args=words),
+    "generate": lambda words: tyro.cli(Generate, args=words),
     "mix": lambda words: tyro.cli(Mix, args=words),
     "taylor": lambda words: tyro.cli(TaylorOptions, args=words).check(),
     "make": _make,

@@ -58,6 +58,10 @@ RUN = {
         "--out runs/first": TINY,
         "export runs/first": "",
         "--out runs/second": TINY,
+        "evaluate runs/llama": "",
+        "evaluate models/merged": "",
+        "generate runs/llama": "",
+        "generate models/merged": "",
     },
     "docs/results.md": {
         "--only plays verse": "",

@@ -12,7 +12,9 @@ from pipeline.corpora.registry import CORPORA
 from pipeline.prepare.recipe import Recipe
 from scripts.bench.__main__ import BENCHMARKS
 from scripts.compare.__main__ import Options as CompareOptions
+from scripts.evaluate import Evaluate
 from scripts.export import Export
+from scripts.generate import Generate
 from scripts.mix import Mix
 from scripts.prepare.__main__ import Verify
 from scripts.report.__main__ import Options as ReportOptions
@@ -101,16 +103,8 @@ def fields(options: type) -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_flag_in_the_text_is_one(page):
     known = set(all_settings()) | {"config", "help", "data.path", *dir(get_args_parser().parse_args(["x"]))}
-    for options in (
-        Recipe,
-        Verify,
-        ReportOptions,
-        CompareOptions,
-        Export,
-        Mix,
-        TaylorOptions,
-        *map(options_of, BENCHMARKS),
-    ):
+    commands = Recipe, Verify, ReportOptions, CompareOptions, Evaluate, Export, Generate, Mix, TaylorOptions
+    for options in (*commands, *map(options_of, BENCHMARKS)):
         known |= fields(options)
     for code in inline_code(read_page(page).prose):
         for flag in re.findall(r"(?:^| )--([\w.-]+)", code):

@@ -125,7 +125,7 @@ NOT_RUN = {
         "--data.path 'pipe": AFAR,
         "scripts.mix": INSTALLED,
         "scripts.compare": MINUTES,
-        "scripts.soak": MINUTES,
+        "tests.soak": MINUTES,
         "make demo": FRESH,
     },
     "docs/results.md": {
@@ -145,7 +145,7 @@ NOT_RUN = {
         "bench loader --rounds": MINUTES,
         "bench loader --run": MINUTES,
     },
-    "docs/guarantees.md": {"make test": FRESH, "scripts.soak": MINUTES, "verify data/owt --drop": HUB},
+    "docs/guarantees.md": {"make test": FRESH, "tests.soak": MINUTES, "verify data/owt --drop": HUB},
 }
 
 

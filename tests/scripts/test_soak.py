@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from scripts import soak
+from tests import soak
 
 
 def test_runs_of_two_ranks_end_with_0_and_all_is_there(capsys):

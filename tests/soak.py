@@ -1,7 +1,7 @@
 """Runs tiny trainings again and again, and counts how they end: a finished run ends with 0, every time.
 
-    python -m scripts.soak                       # 200 runs of two ranks
-    python -m scripts.soak --runs 20 --keep out  # the output of those that failed stays in out/
+    python -m tests.soak                       # 200 runs of two ranks
+    python -m tests.soak --runs 20 --keep out  # the output of those that failed stays in out/
 
 Each is a torchrun of its own, on a dataset that is made first. What it costs is mostly the start of its processes.
 """
@@ -110,7 +110,7 @@ def soak(options: Options, folder: Path) -> Counter:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; 1 where any run did not end with 0, 130 where it was interrupted."""
-    options = tyro.cli(Options, args=arguments, prog="scripts.soak", description=__doc__)
+    options = tyro.cli(Options, args=arguments, prog="tests.soak", description=__doc__)
     with tempfile.TemporaryDirectory() as folder:
         try:
             codes = soak(options, Path(folder))

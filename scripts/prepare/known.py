@@ -1,20 +1,25 @@
-"""The commands that find out, once, what methods read of every sample of `train`: see pipeline/dataset/known.py."""
+"""The commands that find out, once, what methods read of every sample of `train`: see pipeline/dataset/known.py.
+
+What is known so far is saved every minute, as `.<out>.partial`; the same command goes on from there.
+"""
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import track
 
-from pipeline.dataset.known import Kind, write_known
+from pipeline.dataset.known import Kind, no_values, read_known, write_known
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader
 
 BATCH = 64  # samples at once
+SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def losses(asked: Losses, console: Console) -> None:
     world = World.join(config.train.device)
     try:
         of_tokens = loss_by(config, newest, manifest, world)
-        _measure(manifest, asked.out, "loss", of_tokens, console)
+        _measure(manifest, asked.out, "loss", f"{newest.resolve()}", of_tokens, console)
     finally:
         world.leave()
 
@@ -78,22 +83,28 @@ def likeness(asked: Likeness, console: Console) -> None:
     chosen = evaluation_samples(manifest, "target", asked.targets or manifest.samples("target"))
     targets = SplitReader(manifest, "target")
     mean_D = np.mean(np.concatenate([embed(targets.tokens(part)) for part in _batches(chosen)]), axis=0)
-    _measure(manifest, asked.out, "likeness", lambda tokens_NT1: embed(tokens_NT1) @ mean_D, console)
+    by = f"all-MiniLM-L6-v2 and {len(chosen)} target samples"
+    _measure(manifest, asked.out, "likeness", by, lambda tokens_NT1: embed(tokens_NT1) @ mean_D, console)
 
 
 def _measure(
-    manifest: Manifest, out: Path, kind: Kind, of_tokens: Callable[[np.ndarray], np.ndarray], console: Console
+    manifest: Manifest, out: Path, kind: Kind, by: str, of_tokens: Callable[[np.ndarray], np.ndarray], console: Console
 ) -> None:
     if not out.parent.is_dir():
         raise ValueError(f"cannot make {out}: {out.parent} is no folder")
+    partial = out.with_name(f".{out.name}.partial")
+    values = read_known(partial, kind, manifest, by) if partial.exists() else no_values(manifest)
     sample_ids = manifest.sample_ids("train", np.arange(manifest.samples("train")))
-    reader, batches = SplitReader(manifest, "train"), _batches(sample_ids)
-    values = [
-        of_tokens(reader.tokens(part))
-        for part in track(batches, description=f"{kind} of {len(sample_ids):,} samples", console=console)
-    ]
-    write_known(out, kind, sample_ids, np.concatenate(values), manifest)
-    console.print(f"{out}: the {kind} of {len(sample_ids):,} samples, mean {np.mean(np.concatenate(values)):.4f}")
+    reader, left, saved = SplitReader(manifest, "train"), sample_ids[np.isnan(values[sample_ids])], monotonic()
+    for part in track(_batches(left), description=f"{kind} of {len(left):,} samples", console=console):
+        values[part] = of_tokens(reader.tokens(part))
+        if monotonic() - saved > SAVE_SECONDS:
+            write_known(partial, kind, by, values, manifest)
+            saved = monotonic()
+    write_known(out, kind, by, values, manifest)
+    partial.unlink(missing_ok=True)
+    mean = values[sample_ids].mean(dtype=np.float64)
+    console.print(f"{out}: the {kind} of {len(sample_ids):,} samples, mean {mean:.4f}")
 
 
 def _batches(sample_ids: np.ndarray) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """What is found out of every sample once: its values, what reads them, and what is refused."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from tokenizers import Tokenizer
 
 from model import checkpoint
 from model.gpt2 import GPT2, GPT2Config
-from pipeline.dataset.known import read_known, write_known
+from pipeline.dataset.known import no_values, read_known, write_known
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader
 from scripts.prepare.__main__ import main as prepare
@@ -102,19 +103,46 @@ def test_a_file_that_does_not_fit_is_refused(dataset, losses, tmp_path):
     with pytest.raises(ValueError, match=r"broken\.npz cannot be read as values of samples"):
         read_known(tmp_path / "broken.npz", "loss", manifest)
     other = tmp_path / "other.npz"
-    known = Manifest(**{**vars(manifest), "sha256": "0" * 64})
-    write_known(other, "loss", np.arange(known.samples("train")), np.zeros(known.samples("train")), known)
+    known = dataclasses.replace(manifest, sha256="0" * 64)
+    write_known(other, "loss", "a test", no_values(known), known)
     with pytest.raises(ValueError, match="is of another dataset: its manifest's sha256 is 000000000000"):
         read_known(other, "loss", manifest)
+    with pytest.raises(ValueError, match=r"was made by .*step-00000006, not by another run"):
+        read_known(losses, "loss", manifest, by="another run")
 
 
-def test_samples_of_dropped_shards_have_no_value(dataset, tmp_path):
+def test_samples_of_dropped_shards_have_no_value(dataset):
+    """A manifest whose first shard begins at sample 5, as if the shards before it had been dropped."""
     manifest = Manifest.load(dataset)
-    ids = np.delete(np.arange(manifest.samples("train") + 1), 3)  # as if sample 3 had been dropped
-    write_known(tmp_path / "gap.npz", "loss", ids, ids.astype(float), manifest)
-    values = read_known(tmp_path / "gap.npz", "loss", manifest)
-    assert np.isnan(values[3])
-    assert values[[2, 4, ids[-1]]].tolist() == [2, 4, ids[-1]]
+    shards = [dataclasses.replace(shard, first_sample=shard.first_sample + 5) for shard in manifest.shards["train"]]
+    gap = dataclasses.replace(manifest, shards=manifest.shards | {"train": shards})
+    assert len(no_values(gap)) == manifest.samples("train") + 5
+    assert np.isnan(no_values(gap)).all()
+
+
+def test_a_command_that_was_stopped_goes_on(dataset, reference, losses, tmp_path, monkeypatch):
+    """Stopped after two batches, it measures only what is left, and the values are those of a run in one go."""
+    monkeypatch.setattr("scripts.prepare.known.SAVE_SECONDS", -1.0)
+    monkeypatch.setattr("scripts.prepare.known.BATCH", 50)
+    manifest, out = Manifest.load(dataset), tmp_path / "losses.npz"
+    command = ["losses", str(dataset), "--run", str(reference), "--out", str(out)]
+    tokens, read = SplitReader.tokens, []
+
+    def stopped(reader, sample_ids):
+        read.append(len(sample_ids))
+        if len(read) == 3:
+            raise OSError("the disk is gone")
+        return tokens(reader, sample_ids)
+
+    monkeypatch.setattr(SplitReader, "tokens", stopped)
+    assert prepare(command) == 2
+    assert not out.exists()
+    assert prepare(command) == 0
+    samples = manifest.samples("train")
+    assert sum(read) == samples + 50  # the third batch is read again
+    whole, parted = (read_known(path, "loss", manifest) for path in (losses, out))
+    np.testing.assert_allclose(whole, parted, rtol=1e-5)
+    assert [path.name for path in tmp_path.iterdir()] == ["losses.npz"]
 
 
 def test_the_commands_refuse_what_does_not_fit_in_a_sentence(dataset, reference, tmp_path, capsys):

@@ -1,12 +1,21 @@
-"""Mixes a pool for studies: text of several sources, source code, and text whose words are shuffled.
+"""Makes the pools that selection is studied on, of text of several sources and of what is on every machine.
 
     python -m scripts.mix --texts mixed.jsonl.gz --out data/mix.jsonl.gz
-    python -m scripts.mix --texts mixed.jsonl.gz --only plays verse --out data/plays.jsonl.gz   # a homogeneous pool
+    python -m scripts.mix --texts mixed.jsonl.gz --pool two-wanted --out data/two.jsonl.gz
     python -m scripts.prepare --corpus json --data-files data/mix.jsonl.gz --source-field source --id-field id \\
         --target-sources plays verse --vocab-size 4096 --seq-len 128 --out data/mix
 
-Every fourth document of every source has its words shuffled and becomes one of source `shuffled`: its words are
-those of the rest of the pool, and only their order tells it apart. The source code is this Python installation's.
+`--texts` has the sources plays, verse and manual-pages; source code, docstrings, licences and descriptions are those of
+this Python installation. The pools, and what is wanted of each:
+
+    mixed        plays and verse among manual pages and source code. Every fourth document of every source has its
+                 words shuffled: its words are those of the rest, and only their order tells it apart.
+    homogeneous  plays and verse, and nothing else: there is nothing to choose.
+    two-wanted   plays, unlike all the rest, and docstrings, which are much like the source code around them.
+    known        plays alone, for a model that knows them: those that `continued` does not have.
+    continued    plays (13 %) and manual pages (10 %) among five other sources.
+    alike        plays among plays whose sentences have their words shuffled, and text of a bigram model of plays.
+    repeated     plays (12 %) among source code and manual pages; a third of the pool is 60 passages over and over.
 """
 
 import gzip
@@ -14,11 +23,12 @@ import json
 import random
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -28,6 +38,74 @@ from pipeline.corpora.registry import read_corpus
 
 SHUFFLED_EVERY = 4
 CODE_CHARACTERS = 5_000_000
+PASSAGES, PASSAGE_CHARACTERS, COPIES = 60, 2_000, 17
+
+Sources = dict[str, list[Document]]
+
+
+def mixed(sources: Sources) -> Iterator[Document]:
+    """All of the texts, and CODE_CHARACTERS of source code, in the order of their sources."""
+    seen: Counter = Counter()
+    texts = chain(sources["plays"], sources["verse"], sources["manual-pages"])
+    for document in chain(texts, _some(sources["source"], CODE_CHARACTERS)):
+        seen[document.source] += 1
+        yield _shuffled(document) if seen[document.source] % SHUFFLED_EVERY == 0 else document
+
+
+def homogeneous(sources: Sources) -> Iterator[Document]:
+    yield from chain(sources["plays"], sources["verse"])
+
+
+def two_wanted(sources: Sources) -> Iterator[Document]:
+    yield from _some(sources["plays"], 1_500_000)
+    yield from _some(sources["docstrings"], 1_500_000)
+    yield from _some(sources["source"], 4_000_000)
+    yield from _some(sources["manual-pages"], 2_000_000)
+    yield from chain(sources["licences"], sources["verse"], sources["descriptions"])
+    for source in ("plays", "docstrings"):
+        yield from map(_shuffled, _some(reversed(sources[source]), 500_000))
+
+
+def known(sources: Sources) -> Iterator[Document]:
+    yield from sources["plays"][len(list(_some(sources["plays"], 1_500_000))) :]
+
+
+def continued(sources: Sources) -> Iterator[Document]:
+    yield from _some(sources["plays"], 1_500_000)
+    yield from _some(sources["manual-pages"], 1_200_000)
+    yield from _some(sources["source"], 3_000_000)
+    yield from _some(sources["docstrings"], 2_000_000)
+    yield from chain(sources["licences"], sources["verse"])
+    yield from map(_shuffled, _some(reversed(sources["manual-pages"]), 600_000))
+
+
+def alike(sources: Sources) -> Iterator[Document]:
+    plays = list(_some(sources["plays"], 1_500_000))
+    yield from plays
+    yield from map(_sentences_shuffled, _some(sources["plays"][len(plays) :], 1_750_000))
+    yield from _imitations(sources["plays"], 1_750_000)
+
+
+def repeated(sources: Sources) -> Iterator[Document]:
+    plays, apart = sources["plays"], max(2, len(sources["plays"]) // PASSAGES)
+    for copy in range(COPIES):
+        for number, document in enumerate(plays[::apart][:PASSAGES]):
+            yield Document(f"repeated:{number}:{copy}", document.text[:PASSAGE_CHARACTERS], "repeated")
+    yield from _some((document for number, document in enumerate(plays) if number % apart), 720_000)
+    yield from _some(sources["source"], 2_000_000)
+    yield from _some(sources["manual-pages"], 1_300_000)
+
+
+POOLS: dict[str, Callable[[Sources], Iterator[Document]]] = {
+    "mixed": mixed,
+    "homogeneous": homogeneous,
+    "two-wanted": two_wanted,
+    "known": known,
+    "continued": continued,
+    "alike": alike,
+    "repeated": repeated,
+}
+OF_TEXTS_ALONE = {"homogeneous", "known", "alike"}
 
 
 @dataclass(frozen=True)
@@ -36,37 +114,69 @@ class Mix:
     """JSON Lines with the fields id, source and text (.gz too)."""
     out: Path
     """The JSON Lines to write, compressed."""
-    only: tuple[str, ...] = ()
-    """Sources to keep as they are, with nothing mixed in."""
+    pool: Literal[tuple(POOLS)] = "mixed"  # type: ignore[valid-type]
+    """Which pool to make."""
 
 
-def mixed(documents: list[Document], only: tuple[str, ...]) -> Iterator[Document]:
-    """The documents of the pool, in their order. ValueError for a source in `only` that no document has."""
-    if only:
-        unknown = set(only) - {document.source for document in documents}
-        if unknown:
-            raise ValueError(f"no document has the source {', '.join(sorted(unknown))}")
-        yield from (document for document in documents if document.source in only)
-        return
-    seen: Counter = Counter()
-    for document in chain(documents, _code()):
-        seen[document.source] += 1
-        yield _shuffled(document) if seen[document.source] % SHUFFLED_EVERY == 0 else document
+def read_sources(texts: Path, pool: str) -> Sources:
+    """The documents that a pool is made of, by source. ValueError for a source that the texts lack."""
+    sources: Sources = defaultdict(list)
+    read = read_corpus("json", [str(texts)], text_field="text", id_field="id", source_field="source")
+    for document in read if pool in OF_TEXTS_ALONE else chain(read, read_corpus("installed-docs")):
+        sources[document.source].append(document)
+    if missing := {"plays", "verse", "manual-pages"} - set(sources):
+        raise ValueError(f"{texts} has no document of source {', '.join(sorted(missing))}, which the pools are made of")
+    return sources
 
 
-def _code() -> Iterator[Document]:
-    characters = 0
-    for document in read_corpus("installed-docs"):
-        if document.source == "source" and characters < CODE_CHARACTERS:
-            characters += len(document.text)
-            yield document
+def _some(documents: Iterable[Document], characters: int) -> Iterator[Document]:
+    """The first of them, until there are so many characters."""
+    taken = 0
+    for document in documents:
+        if taken >= characters:
+            return
+        taken += len(document.text)
+        yield document
+
+
+def _words(text: str) -> list[str]:
+    """Each with the space before it; the first has one too, so that it may come anywhere."""
+    words = re.findall(r"\s*\S+", text)
+    return [words[0] if words[0][0].isspace() else f" {words[0]}", *words[1:]] if words else []
 
 
 def _shuffled(document: Document) -> Document:
     """Its words, each with the space before it, in an order drawn from its id."""
-    words = re.findall(r"\s*\S+", document.text)
+    words = _words(document.text)
     random.Random(document.id).shuffle(words)
     return Document(f"shuffled:{document.id}", "".join(words), "shuffled")
+
+
+def _sentences_shuffled(document: Document) -> Document:
+    """Its sentences in their order, the words of each shuffled."""
+    draw, parts = random.Random(document.id), []
+    for sentence in re.split(r"(?<=[.!?;:])(?=\s)", document.text):
+        words = _words(sentence)
+        draw.shuffle(words)
+        parts += words
+    return Document(f"shuffled:{document.id}", "".join(parts), "shuffled")
+
+
+def _imitations(documents: list[Document], characters: int) -> Iterator[Document]:
+    """As many documents, each as long as one of these, drawn from the bigrams of all their words."""
+    after = defaultdict(list)
+    for document in documents:
+        words = _words(document.text)
+        for word, following in pairwise(words):
+            after[word].append(following)
+    starts = list(after)
+    for document in _some(documents, characters):
+        draw, words, length = random.Random(document.id), [], 0
+        while length < len(document.text):
+            word = draw.choice(after.get(words[-1], starts) if words else starts)
+            words.append(word)
+            length += len(word)
+        yield Document(f"imitation:{document.id}", "".join(words), "imitation")
 
 
 def write(documents: Iterator[Document], out: Path) -> dict[str, int]:
@@ -84,8 +194,7 @@ def write(documents: Iterator[Document], out: Path) -> dict[str, int]:
 def main() -> int:
     mix = tyro.cli(Mix, description=__doc__)
     try:
-        documents = list(read_corpus("json", [str(mix.texts)], text_field="text", id_field="id", source_field="source"))
-        characters = write(mixed(documents, mix.only), mix.out)
+        characters = write(POOLS[mix.pool](read_sources(mix.texts, mix.pool)), mix.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -64,7 +64,7 @@ RUN = {
         "generate models/merged": "",
     },
     "docs/results.md": {
-        "--only plays verse": "",
+        "--pool homogeneous": "",
         "--out data/plays": SMALL,
         "--out runs/plays-3": TINY,
         "--out runs/need-80": TINY,
@@ -180,7 +180,7 @@ def workplace(tmp_path, monkeypatch):
     os.symlink(ROOT / "scripts", tmp_path / "scripts")
     monkeypatch.chdir(tmp_path)
     write_texts(tmp_path / "news", ["news", "other"])
-    write_texts(tmp_path / "parts", ["plays", "verse", "manual"])
+    write_texts(tmp_path / "parts", ["plays", "verse", "manual-pages"])
     parts = sorted((tmp_path / "parts").glob("*.gz"))
     write_repository(tmp_path / "web")
     write_shards(tmp_path)

@@ -65,7 +65,7 @@ class Selector:
         self.prefilter, self._watch = prefilter, watch
         self._lanes = range(groups) if lanes is None else lanes
         self._model, self._optimizer, self._batch, self._target = model, optimizer, batch, target
-        self._seed, self._share = seed, 1 / (groups * settings.picks)
+        self._seed, self._groups, self._share = seed, groups, 1 / (groups * settings.picks)
         assert (prefilter is None) == (settings.prefilter is None)
         if self.method.passes == "recorded":
             scored = (lambda name: True) if settings.scoring.parameters == "all" else model.is_block
@@ -108,7 +108,7 @@ class Selector:
         if self.method.watches and self._trusted and step % self.settings.need.every == 0:
             self.prefilter.hear(self._watch(self.prefilter.watched))
         scores = self.scores_at(step)
-        direction = self._aim(step) if scores and self.method.aims else None
+        direction = self._aim(step, tokens_gnT1) if scores and self.method.aims else None
         if scores and self.method.passes == "recorded":
             direction = self.method.steer(direction, self._optimizer, self._parameters)
         choices = []
@@ -134,18 +134,30 @@ class Selector:
     def _shortlist(self, group: int, scores: bool) -> np.ndarray:
         """Positions among a group's candidates: the N to be scored, or on a step that is not scored the k picks."""
         settings = self.settings
-        size, explore = (settings.candidates, settings.amortise.explore) if scores else (settings.picks, 0.0)
-        return self._ranking.shortlist(group, size, explore) if self._ranking else np.arange(size)
+        size = settings.candidates if scores else settings.picks
+        if not self._ranking:
+            return np.arange(size)
+        if not scores:
+            return self._ranking.shortlist(group, size)
+        among = settings.drawn - settings.direction.contrast
+        return self._ranking.shortlist(group, size, settings.amortise.explore, among)
 
-    def _aim(self, step: int) -> Direction:
+    def _aim(self, step: int, tokens_gnT1: Tensor) -> Direction:
         """The direction of this step's fresh target samples, which the ranks share out among them.
 
-        Of the loss that is measured in the end, so without dropout.
+        Of the loss that is measured in the end, so without dropout. With a contrast it is v less the mean gradient of
+        the last candidates of every group, which are not scored then: one pass, in which their losses count negatively.
         """
-        settings, mode = self.settings.direction, self._model.training
+        settings, target, mode = self.settings.direction, self._target(step), self._model.training
         self._model.eval()
         with self.recorder:
-            self._model(*self._target(step)).sum().backward()
+            if settings.contrast:
+                pool = self._batch(tokens_gnT1[:, -settings.contrast :].flatten(0, 1))
+                losses_M = self._model(*map(torch.cat, zip(target, pool, strict=True)))
+                weight = settings.samples / (self._groups * settings.contrast)
+                (losses_M[: len(target[0])].sum() - weight * losses_M[len(target[0]) :].sum()).backward()
+            else:
+                self._model(*target).sum().backward()
         self._model.train(mode)
         direction = self._running.update(self.recorder, samples=settings.samples)
         if settings.preconditioner == "none":

@@ -27,6 +27,8 @@ class DirectionSettings:
     """`adam` scores the step AdamW takes, by its second moments; the gram stays one of raw gradients."""
     targets: int = 0
     """Samples of split `target` that are used in all; 0 uses every one."""
+    contrast: int = 0
+    """Further candidates drawn a group whose mean gradient is taken off that of the target samples; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Selection:
             ("direction.samples", direction.samples, 1),
             ("direction.rank", direction.rank, 0),
             ("direction.targets", direction.targets, 0),
+            ("direction.contrast", direction.contrast, 0),
             ("scoring.prefix", self.scoring.prefix, 0),
             ("interaction.sketch", self.interaction.sketch, 0),
             ("filter.temperature", self.filter.temperature, 0),
@@ -166,7 +169,7 @@ class Selection:
         """n: candidates drawn a group and step."""
         if not METHODS[self.method].chooses:
             return self.picks
-        return self.amortise.drawn or self.candidates
+        return (self.amortise.drawn or self.candidates) + self.direction.contrast
 
     @property
     def aims(self) -> bool:

@@ -18,7 +18,9 @@ ALWAYS = frozenset({"method", "picks"})
 CHOOSING = ALWAYS | {"candidates"}
 SCORING = CHOOSING | {"scoring.prefix"}
 RECORDING = SCORING | {"scoring.parameters"}
-AIMING = RECORDING | {f"direction.{key}" for key in ("samples", "rank", "decay", "preconditioner", "targets")}
+AIMING = RECORDING | {
+    f"direction.{key}" for key in ("samples", "rank", "decay", "preconditioner", "targets", "contrast")
+}
 
 
 @dataclass

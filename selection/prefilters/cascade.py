@@ -29,15 +29,15 @@ class Ranking:
     predicted_gn: np.ndarray
     trusted: bool
 
-    def shortlist(self, group: int, size: int, explore: float = 0.0) -> np.ndarray:
+    def shortlist(self, group: int, size: int, explore: float = 0.0, among: int | None = None) -> np.ndarray:
         """Positions [size] of one group's candidates: the best, then the share `explore` of `size` at random.
 
         Candidates are drawn in random order, so those at random are the first ones that are not among the best; all
-        are, where the ranking is not trusted.
+        are, where the ranking is not trusted. among: only the first so many of the group stand to be chosen.
         """
         if not self.trusted:
             return np.arange(size)
-        predicted_n = self.predicted_gn[group]
+        predicted_n = self.predicted_gn[group, :among]
         best = np.argsort(-predicted_n, kind="stable")[: size - round(explore * size)]
         others = np.setdiff1d(np.arange(len(predicted_n)), best)
         return np.concatenate([best, others[: size - len(best)]])

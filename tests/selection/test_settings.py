@@ -20,6 +20,7 @@ OTHER = {
     "direction.decay": 0.5,
     "direction.preconditioner": "adam",
     "direction.targets": 9,
+    "direction.contrast": 4,
     "scoring.parameters": "blocks",
     "scoring.prefix": 3,
     "interaction.curvature": 1e4,

@@ -12,8 +12,8 @@ this Python installation. The pools, and what is wanted of each:
                  words shuffled: its words are those of the rest, and only their order tells it apart.
     homogeneous  plays and verse, and nothing else: there is nothing to choose.
     two-wanted   plays, unlike all the rest, and docstrings, which are much like the source code around them.
-    known        plays alone, for a model that knows them: those that `continued` does not have.
-    continued    plays (13 %) and manual pages (10 %) among five other sources.
+    two-distinct plays and manual pages, each unlike all the rest.
+    known        plays alone, those that neither of these two has: for a model that knows one of two wanted sources.
     alike        plays among plays whose sentences have their words shuffled, and text of a bigram model of plays.
     repeated     plays (12 %) among source code and manual pages; a third of the pool is 60 passages over and over.
 """
@@ -70,7 +70,7 @@ def known(sources: Sources) -> Iterator[Document]:
     yield from sources["plays"][len(list(_some(sources["plays"], 1_500_000))) :]
 
 
-def continued(sources: Sources) -> Iterator[Document]:
+def two_distinct(sources: Sources) -> Iterator[Document]:
     yield from _some(sources["plays"], 1_500_000)
     yield from _some(sources["manual-pages"], 1_200_000)
     yield from _some(sources["source"], 3_000_000)
@@ -101,7 +101,7 @@ POOLS: dict[str, Callable[[Sources], Iterator[Document]]] = {
     "homogeneous": homogeneous,
     "two-wanted": two_wanted,
     "known": known,
-    "continued": continued,
+    "two-distinct": two_distinct,
     "alike": alike,
     "repeated": repeated,
 }

@@ -41,8 +41,8 @@ from scripts.train.options import to_toml
 
 @dataclass(frozen=True)
 class Options:
-    config: Path
-    """TOML file: a run's configuration with tables [compare] and [arms.NAME]."""
+    config: tuple[Path, ...]
+    """TOML files, the last of which wins: a run's configuration with tables [compare] and [arms.NAME]."""
     out: Path
     """Folder of the runs and of what is found."""
     arms: tuple[str, ...] = ()

@@ -15,20 +15,18 @@ def page(results: Results, command: Sequence[str]) -> str:
     """README.md: the tables, and what made them."""
     study = results.study
     codes = sorted({result.code for result in results})
-    return "\n\n".join(
-        [
-            "# Comparison",
-            tables(results),
-            "![Loss against steps and seconds](curves.png)",
-            "The lines are medians over the seeds, the bands go from the lowest to the highest, and the dashed line is "
-            f"the final loss of {study.reference}. Every evaluation is a row of `results.csv`.",
-            "## How it was made",
-            f"    {shlex.join(command)}",
-            f"{machine(study.ranks)}. Code: {', '.join(codes)}.",
-            f"`{study.path}`:",
-            f"```toml\n{study.path.read_text().strip()}\n```\n",
-        ]
-    )
+    parts = [
+        "# Comparison",
+        tables(results),
+        "![Loss against steps and seconds](curves.png)",
+        "The lines are medians over the seeds, the bands go from the lowest to the highest, and the dashed line is "
+        f"the final loss of {study.reference}. Every evaluation is a row of `results.csv`.",
+        "## How it was made",
+        f"    {shlex.join(command)}",
+        f"{machine(study.ranks)}. Code: {', '.join(codes)}.",
+        *(f"`{path}`:\n\n```toml\n{path.read_text().strip()}\n```" for path in study.paths),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def machine(ranks: int) -> str:

@@ -57,7 +57,7 @@ class Trial:
 class Study:
     """Arms by name, the first of them the reference; every one is tuned over the learning rates on the first seed."""
 
-    path: Path
+    paths: tuple[Path, ...]
     arms: dict[str, Config]
     learning_rates: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -106,14 +106,22 @@ def scientific(rate: float) -> str:
 
 
 def read_study(
-    path: Path, out: Path, names: Sequence[str] = (), seeds: Sequence[int] = (0,), data_path: str = "", ranks: int = 1
+    paths: Sequence[Path],
+    out: Path,
+    names: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    data_path: str = "",
+    ranks: int = 1,
 ) -> Study:
-    """The study of a file: a run's configuration with a table [compare] and tables [arms.NAME] of overrides."""
-    table = load_toml(path)
-    tables = {name: table.pop(name, {}) for name in NO_SETTINGS}
-    base = fill(Config(), table, str(path))
+    """The study of some files, the last of which wins: a run's configuration with a table [compare] and tables
+    [arms.NAME] of overrides."""
+    base, base_keys, tables = Config(), {}, {}
+    for path in paths:
+        table = load_toml(path)
+        tables |= {name: (table.pop(name), path) for name in NO_SETTINGS if name in table}
+        base, base_keys = fill(base, table, str(path)), base_keys | flat(table)
     base = dataclasses.replace(base, data=dataclasses.replace(base.data, path=data_path or base.data.path))
-    arms = tables["arms"]
+    arms, path = tables.get("arms", ({}, paths[-1]))
     if not isinstance(arms, dict) or not arms:
         raise ValueError(f"{path} has no arms: give tables of overrides, as in [arms.regular]")
     for name in names:
@@ -126,9 +134,10 @@ def read_study(
         raise ValueError("--seeds names none: give at least one")
     if ranks < 1:
         raise ValueError(f"--ranks must be at least 1, not {ranks}")
-    filled = {name: _arm(base, flat(table), name, overrides, path) for name, overrides in arms.items()}
+    filled = {name: _arm(base, base_keys, name, overrides, path) for name, overrides in arms.items()}
     chosen = {name: filled[name] for name in names or filled}
-    return Study(path, chosen, _learning_rates(tables["compare"], path), tuple(seeds), out, ranks)
+    rates = _learning_rates(*tables.get("compare", ({}, paths[-1])))
+    return Study(tuple(paths), chosen, rates, tuple(seeds), out, ranks)
 
 
 def _arm(base: Config, base_keys: dict, name: str, overrides: dict, path: Path) -> Config:

@@ -12,6 +12,10 @@ towards their mean by as much as their own errors explain of the differences bet
 Morris 1975). Every share is raised to FLOOR of its cluster's size before they are made to add up to 1: what is
 known would be forgotten unseen.
 
+Where the share of a cluster calls for more of it than was drawn, its filter's next best is other text, often text of
+the same words in disorder. So a turn passes to another cluster when no candidate is left that looks as much like its
+own text as three quarters of that text do, each half of it seen by a filter of the other half.
+
 Everything is numpy on the host and the same on every rank.
 
 Shapes: C clusters, w watched samples of each, g groups of this rank, n candidates drawn a group, F features, B buckets.
@@ -29,6 +33,7 @@ from .judge import SEPARATION
 from .ngrams import count_ngrams
 
 FLOOR = 0.2
+LEAST = 0.25  # quantile of a cluster's own text, as its filter sees it, below which a candidate is not of the cluster
 RATE = 0.25  # of the way to the shares that the returns call for, at every measurement
 # Fractions of the golden ratio's family: multiples of them are spread evenly over [0, 1) (Roberts 2018, R2 sequence).
 _STEP, _LANE = 0.7548776662466927, 0.5698402909980532
@@ -37,10 +42,12 @@ _STEP, _LANE = 0.7548776662466927, 0.5698402909980532
 @dataclass(frozen=True)
 class SharedRanking:
     """predicted_gCn: of this rank's candidates by every cluster's filter, in standard deviations over the pool;
-    turns_gk: whose turn each pick is; trusted: whether the filters tell target text from the pool at all."""
+    turns_gk: whose turn each pick is; least_C: what a candidate of the cluster is predicted at least; trusted: whether
+    the filters tell target text from the pool at all."""
 
     predicted_gCn: np.ndarray
     turns_gk: np.ndarray
+    least_C: np.ndarray
     trusted: bool
 
     @property
@@ -49,11 +56,16 @@ class SharedRanking:
         return self.predicted_gCn.max(1)
 
     def shortlist(self, group: int, size: int, explore: float = 0.0) -> np.ndarray:
-        """Positions [size] of one group's candidates: clusters take turns, each taking the best that is left."""
+        """Positions [size] of one group's candidates: clusters take turns, each taking the best that is left.
+
+        A cluster that finds nothing of its own gives its turn to the one whose best is most clearly its own.
+        """
         if not self.trusted:
             return np.arange(size)
         left_Cn, picks = self.predicted_gCn[group].copy(), []
         for turn in self.turns_gk[group, :size]:
+            if left_Cn[turn].max() < self.least_C[turn]:
+                turn = int(np.argmax(left_Cn.max(1) - self.least_C))
             picks.append(int(np.argmax(left_Cn[turn])))
             left_Cn[:, picks[-1]] = -np.inf
         return np.array(picks)
@@ -84,6 +96,8 @@ class SharedFilters:
         self._weights_CB = np.stack([log_ratio(count_ngrams(target_nF[m]), pool_B) for m in members])
         known_Cn = np.stack([weights_B[pool_nF].mean(1) for weights_B in self._weights_CB])
         self._mean_C, self._spread_C = known_Cn.mean(1), np.maximum(known_Cn.std(1), 1e-12)
+        own_C = np.array([np.quantile(_seen_by_the_other_half(target_nF[m], pool_B), LEAST) for m in members])
+        self.least_C = (own_C - self._mean_C) / self._spread_C
         watched = max(1, samples // len(members))
         # Positions among the target samples, [C w], cluster by cluster, each spread evenly over its own.
         self.watched = np.concatenate([m[np.arange(watched) * len(m) // watched] for m in members])
@@ -96,7 +110,7 @@ class SharedFilters:
         raw_gCn = np.stack([[weights_B[f_nF].mean(1) for weights_B in self._weights_CB] for f_nF in features_gnF])
         predicted_gCn = (raw_gCn - self._mean_C[:, None]) / self._spread_C[:, None]
         turns_gk = np.stack([turns(self.shares_C, self._picks, step * _STEP + lane * _LANE) for lane in lanes])
-        return SharedRanking(predicted_gCn.astype(np.float32), turns_gk, self.trusted)
+        return SharedRanking(predicted_gCn.astype(np.float32), turns_gk, self.least_C, self.trusted)
 
     def hear(self, losses: np.ndarray) -> None:
         """Takes in the losses of the watched samples, [C w], and moves the shares."""
@@ -124,6 +138,14 @@ class SharedFilters:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         self.shares_C = state["shares"].numpy().copy()
         self._losses = list(state["losses"].numpy()[: int(state["heard"])].copy())
+
+
+def _seen_by_the_other_half(own_nF: np.ndarray, pool_B: np.ndarray) -> np.ndarray:
+    """What the filter of one half of a cluster's samples predicts for the other, raw, [n]."""
+    halves = own_nF[: len(own_nF) // 2], own_nF[len(own_nF) // 2 :]
+    return np.concatenate(
+        [log_ratio(count_ngrams(one), pool_B)[other].mean(1) for one, other in (halves, halves[::-1])]
+    )
 
 
 def moved(shares_C: np.ndarray, sizes_C: np.ndarray, falls_Cw: np.ndarray) -> np.ndarray:

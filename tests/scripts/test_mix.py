@@ -76,10 +76,10 @@ def test_a_pool_takes_documents_until_it_has_its_characters(texts, monkeypatch):
     assert {document["source"] for document in made(monkeypatch, texts, "homogeneous")} == {"plays", "verse"}
 
 
-def test_known_and_continued_share_no_play(monkeypatch):
+def test_known_and_two_distinct_share_no_play(monkeypatch):
     plays = [mix.Document(f"p{i}", "x" * 500_000, "plays") for i in range(6)]
     sources = {"plays": plays, "verse": [], "manual-pages": [], "source": [], "docstrings": [], "licences": []}
-    of_each = [[d.id for d in POOLS[name](sources) if d.source == "plays"] for name in ("continued", "known")]
+    of_each = [[d.id for d in POOLS[name](sources) if d.source == "plays"] for name in ("two-distinct", "known")]
     assert of_each == [["p0", "p1", "p2"], ["p3", "p4", "p5"]]
 
 

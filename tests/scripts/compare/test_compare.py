@@ -136,7 +136,7 @@ def test_real_runs(study_file, dataset, tmp_path, capsys, monkeypatch):
     before = [(folder / "metrics.jsonl").stat().st_mtime_ns for folder in folders]
     assert compare.main([*command, "--arms", "regular", "--seeds", "0", "1"]) == 0
     assert [(folder / "metrics.jsonl").stat().st_mtime_ns for folder in folders] == before
-    study = read_study(study_file, tmp_path / "out", data_path=str(dataset))
+    study = read_study([study_file], tmp_path / "out", data_path=str(dataset))
     for arm, folder in zip(study.arms, folders, strict=True):
         assert study.trial(arm, 1e-3, 0).config == read_config(folder / "config.toml")
     with open(tmp_path / "out" / "results.csv") as file:

@@ -52,7 +52,7 @@ def test_medians_and_bands_count_what_was_not_reached_as_the_worst():
 
 def test_runs_shorter_than_the_reference_are_marked(tmp_path):
     arms = {"slow": Config(), "fast": Config()}
-    study = Study(tmp_path, arms, (1.0,), (0,), tmp_path)
+    study = Study((tmp_path,), arms, (1.0,), (0,), tmp_path)
     results = Results(study, [_result(1.0, 0, (8, 6), (0, 30), "slow"), _result(1.0, 0, (8, 7), (0, 20), "fast")])
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables(results).splitlines()]
     assert ["fast", "7.000 *", "+1.000"] in cells
@@ -62,7 +62,7 @@ def test_runs_shorter_than_the_reference_are_marked(tmp_path):
 
 
 def test_a_picture_of_no_runs_and_of_many_arms(tmp_path):
-    study = Study(tmp_path, {f"arm-{i}": Config() for i in range(14)}, (1.0,), (0,), tmp_path)
+    study = Study((tmp_path,), {f"arm-{i}": Config() for i in range(14)}, (1.0,), (0,), tmp_path)
     draw(Results(study), tmp_path / "none.png")
     runs = [_result(1.0, 0, (8, 6, 5 + i / 10), (0, 30, 60), f"arm-{i}") for i in range(14)]
     draw(Results(study, runs), tmp_path / "many.png")

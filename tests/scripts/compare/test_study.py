@@ -86,7 +86,7 @@ def test_a_wrong_study_gets_one_sentence_before_anything_runs(do, study_file, ca
 
 
 def test_the_lowest_learning_rate_keeps_its_ratio(study_file, tmp_path):
-    study = read_study(study_file, tmp_path)
+    study = read_study([study_file], tmp_path)
     train = study.trial("top", 6e-3, 5).config.train
     assert (train.learning_rate, train.min_learning_rate, train.seed) == (6e-3, 6e-4, 5)
     assert study.trial("top", 6e-3, 5).config.selection.direction.rank == 2
@@ -115,7 +115,7 @@ selection = { method = "maxloss", scoring.prefix = 4 }
 
 def test_an_arm_leaves_out_what_its_method_does_not_read_of_the_base(study_file, tmp_path):
     study_file.write_text(FULL)
-    arms = read_study(study_file, tmp_path).arms
+    arms = read_study([study_file], tmp_path).arms
     regular = arms["regular"].selection
     assert regular == Selection("regular", picks=2)
     assert (regular.drawn, regular.prefilter, regular.aims) == (2, None, False)
@@ -134,7 +134,7 @@ def test_what_the_base_says_for_its_own_method_is_not_lost_in_silence(study_file
     with pytest.raises(
         ValueError, match=r"^\[arms.plain\] of .*: selection.amortise.every = 4 of the file does nothing"
     ):
-        read_study(study_file, tmp_path)
+        read_study([study_file], tmp_path)
 
 
 def test_a_study_file_is_a_run_configuration_too(study_file, tmp_path):

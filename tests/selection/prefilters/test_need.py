@@ -66,11 +66,34 @@ def test_a_cluster_picks_by_its_own_text():
 
 def test_turns_by_hand():
     predicted = np.array([[[3.0, 2.0, 1.0, 0.0], [2.0, 5.0, 4.0, 0.0]]])
-    ranking = SharedRanking(predicted, np.array([[0, 1, 1, 0]]), trusted=True)
+    least = np.array([-9.0, -9.0])
+    ranking = SharedRanking(predicted, np.array([[0, 1, 1, 0]]), least, trusted=True)
     assert ranking.shortlist(0, 4).tolist() == [0, 1, 2, 3]
-    assert SharedRanking(predicted, np.array([[1, 0]]), trusted=True).shortlist(0, 2).tolist() == [1, 0]
-    assert SharedRanking(predicted, np.array([[1, 0]]), trusted=False).shortlist(0, 2).tolist() == [0, 1]
+    assert SharedRanking(predicted, np.array([[1, 0]]), least, trusted=True).shortlist(0, 2).tolist() == [1, 0]
+    assert SharedRanking(predicted, np.array([[1, 0]]), least, trusted=False).shortlist(0, 2).tolist() == [0, 1]
     assert ranking.predicted_gn.tolist() == [[3.0, 5.0, 4.0, 0.0]]
+
+
+def test_a_cluster_that_finds_nothing_of_its_own_gives_its_turn_away():
+    """After its first pick, cluster 0 has nothing left above 2.5; of the other two, cluster 2 has the wider margin."""
+    predicted = np.array([[[3.0, 2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 4.0, 3.8, 0.0], [0.0, 2.4, 0.0, 0.0, 2.0]]])
+    least = np.array([2.5, 3.0, 1.0])
+    ranking = SharedRanking(predicted, np.zeros((1, 5), dtype=int), least, trusted=True)
+    assert ranking.shortlist(0, 4).tolist() == [0, 1, 2, 4]
+    # When no cluster has anything of its own, the one that is least short of it takes its best.
+    assert SharedRanking(predicted, np.zeros((1, 1), dtype=int), least + 3, trusted=True).shortlist(0, 1).tolist() == [
+        1
+    ]
+
+
+def test_three_quarters_of_a_clusters_own_text_are_above_its_least():
+    ours = need()
+    fresh = [topic(11, 400, range(20, 60)), topic(12, 400, range(60, 100))]
+    for cluster_, tokens in enumerate(fresh):
+        ranking = ours.rank(ngram_features(tokens)[None], step=0, lanes=[0])
+        above = (ranking.predicted_gCn[0] > ours.least_C[:, None]).mean(1)
+        assert above[cluster_] > 0.6
+        assert above[1 - cluster_] < 0.1
 
 
 def test_turns_keep_the_shares_over_many_groups():

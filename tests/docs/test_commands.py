@@ -70,6 +70,8 @@ RUN = {
         "--out runs/need-80": TINY,
         "--out runs/scored": f"{TINY} --train.steps 24 --train.eval-every 24 --train.checkpoint-every 8",
         "scripts.bench predictor": "--draws 1",
+        "--out runs/stages": TINY,
+        "scripts.taylor": "--pool 64 --targets 2 --batches 3 --walks 3 --steps 1",
     },
     "docs/costs.md": {"--out runs/stages": f"{TINY} --train.steps 3 --train.checkpoint-every 1"},
     "docs/log.md": {

@@ -65,9 +65,10 @@ def _leaving_what_is_finished(partial: Path) -> Iterator[None]:
 def _leave(partial: Path) -> str:
     """Removes all that is not finished; the end of a sentence about what is."""
     _clear(partial)
-    parts = sum(path.suffix == ".part" for path in (partial / KEPT).iterdir())
-    if parts:
-        return f" ({parts} encoded parts stay in {partial}, and the same command goes on from them)"
+    parts = len(list((partial / KEPT).glob("*.part")))
+    if parts or any((partial / KEPT).glob("tokenizer-*.json")):
+        finished = f"{parts} encoded parts stay" if parts else "the trained tokenizer stays"
+        return f" ({finished} in {partial}, and the same command goes on from there)"
     shutil.rmtree(partial)
     return ""
 

@@ -5,7 +5,7 @@ this the candidates of a group would all be of one kind and there would be nothi
 
 Every sample goes to one of 256 files by lot; then each file is read back in random order. All orders of the whole
 are possible, as with a shuffle in memory. Costs the space of the split's tokens and spans on the disk, freed file
-by file; memory holds the buffers (64 MB) and the positions within one file.
+by file; memory holds the buffers (16 MB) and the positions within one file.
 """
 
 import mmap
@@ -19,7 +19,7 @@ from ..permutation import LOT, PLACE, permutation
 from .writer import Sample
 
 _FILES = 256
-_BUFFER = 1 << 18  # bytes gathered for a file before they are written to it
+_BUFFER = 1 << 16  # bytes gathered for a file before they are written to it
 _DRAWN = 1 << 14  # lots drawn at a time
 _HEAD = struct.Struct("<III")  # bytes of tokens, bytes of spans, targets
 

@@ -16,12 +16,10 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -36,6 +34,7 @@ from pipeline.dataset.manifest import FORMAT, SPLITS, Shard
 from pipeline.prepare.writer import Sample, ShardWriter
 from pipeline.stream.candidates import WINDOW, CandidateStream
 from pipeline.stream.order import EpochOrder
+from scripts.bench.prepare import alone, spread
 from scripts.train.record import read_run
 
 BATCH, GROUPS = 16, 2
@@ -212,15 +211,8 @@ def first_batch(folder: Path, seq_len: int, step: int, workers: int) -> dict[str
     return {"first batch": time.perf_counter() - began, "memory": (_own_bytes() - before) / 1e6}
 
 
-def _alone(function, *arguments):
-    """The function's result, from a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 def _spread(measured: list[dict[str, float]], key: str, digits: int = 0) -> str:
-    values = [one[key] for one in measured]
-    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
+    return spread([one[key] for one in measured], digits)
 
 
 def compare(options: LoaderOptions, console: Console) -> None:
@@ -233,7 +225,7 @@ def compare(options: LoaderOptions, console: Console) -> None:
                 for name in loaders:
                     if workers and name == "nanoGPT memmap":
                         continue
-                    result = _alone(throughput, name, Path(folder), options, workers)
+                    result = alone(throughput, name, Path(folder), options, workers)
                     measured.setdefault((name, workers), []).append(result)
     title = f"T = {options.seq_len}, {options.samples:,} samples, {options.rounds} rounds of {options.seconds:g} s"
     columns = ("loader", "processes", "samples/s", "MB/s", "of webdataset", "first batch, s", "memory, MB")
@@ -258,7 +250,7 @@ def large(options: LoaderOptions, console: Console) -> None:
         for _ in range(options.rounds):
             for workers in (0, options.workers):
                 for what, step in (("first batch", 0), (f"resume at step {middle:,}", middle)):
-                    result = _alone(first_batch, Path(folder), options.seq_len, step, workers)
+                    result = alone(first_batch, Path(folder), options.seq_len, step, workers)
                     measured.setdefault((what, workers), []).append(result)
     table = Table("ours", "processes", "seconds", "memory, MB", title=f"{SHARDS:,} shards of {SHARD_BYTES / 1e6:g} MB")
     for (what, workers), results in sorted(measured.items(), key=lambda item: item[0][1]):

@@ -17,7 +17,8 @@ def _fails(out, error, parts=2):
         (folder / "shuffle").mkdir()
         (folder / "shuffle" / "000").write_text("half")
         (folder / "train-000000.tar").write_text("half")
-        (folder / KEPT / "tokenizer-1.json").write_text("{}")
+        if parts:
+            (folder / KEPT / "tokenizer-1.json").write_text("{}")
         for part in range(parts):
             (folder / KEPT / f"{part}.part").write_text("finished")
         raise error
@@ -50,7 +51,7 @@ def test_what_the_input_is_not_to_blame_for_leaves_what_is_finished(tmp_path, er
         raised = _fails(tmp_path / "data", error)
     kept = {f"data.partial/{KEPT}/{name}" for name in ("", "0.part", "1.part", "tokenizer-1.json")}
     assert _names(tmp_path) == {"data.partial"} | {name.rstrip("/") for name in kept}
-    told = f"2 encoded parts stay in {partial}, and the same command goes on from them"
+    told = f"2 encoded parts stay in {partial}, and the same command goes on from there"
     assert told in " ".join([str(raised), *getattr(raised, "__notes__", [])])
     with new_folder(tmp_path / "data") as folder:
         assert _names(folder) == {KEPT, f"{KEPT}/0.part", f"{KEPT}/1.part", f"{KEPT}/tokenizer-1.json"}
@@ -69,3 +70,12 @@ def test_a_full_disk_is_one_sentence(tmp_path):
         "data.partial/train-000000.tar cannot be read or written (No space left on device): mend that and run the "
         "same command again"
     )
+
+
+def test_a_trained_tokenizer_is_finished_too(tmp_path):
+    with pytest.raises(KeyboardInterrupt) as raised, new_folder(tmp_path / "data") as folder:
+        (folder / KEPT / "tokenizer-1.json").write_text("{}")
+        (folder / KEPT / ".tokenizer-2.json.tmp").write_text("half")
+        raise KeyboardInterrupt
+    assert "the trained tokenizer stays in" in raised.value.__notes__[0]
+    assert (tmp_path / "data.partial" / KEPT / "tokenizer-1.json").exists()

@@ -1,12 +1,14 @@
 """Interrupted, begun anew, by more processes: the same bytes; after bad input nothing."""
 
 import dataclasses
+import resource
 from pathlib import Path
 
 import pytest
 
 from pipeline.encoding import parts
 from pipeline.encoding.documents import Encoder
+from pipeline.interrupted import Interrupted
 from pipeline.prepare.build import prepare
 
 DOCUMENTS = 300  # of the corpus in conftest.py
@@ -79,3 +81,28 @@ def test_a_bad_record_after_finished_parts_leaves_nothing(recipe, corpus, datase
     with pytest.raises(ValueError, match=r"verse.jsonl, line 1 is no JSON"):
         prepare(dataclasses.replace(recipe, **changed))
     assert [path.name for path in tmp_path.iterdir()] == ["verse.jsonl"]
+
+
+DISKS = [(2_000, 2_000, False), (10**6, 30_000, True), (2_000, 30_000, True)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("part", "most", "stays"), DISKS)
+def test_a_full_disk_is_one_sentence_and_leaves_what_is_finished(
+    recipe, dataset, tmp_path, monkeypatch, part, most, stays, workers
+):
+    """At the tokenizer, at a part and at a shard: files may not grow further. Then there is room again."""
+    monkeypatch.setattr(parts, "PART", part)
+    again = dataclasses.replace(recipe, out=tmp_path / "data", workers=workers)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(Interrupted, match=r"^\S+ cannot be read or written .File too large.: mend that and run"):
+            prepare(again)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in left} == ({"encoded"} if stays else set())
+    assert any(path.suffix == ".part" for path in left) == (part < 10**6 and stays)
+    prepare(again)
+    assert _bytes(tmp_path / "data") == _bytes(dataset.folder)

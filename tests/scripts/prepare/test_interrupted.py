@@ -81,7 +81,7 @@ def test_ctrl_c_is_one_sentence(whole, tmp_path):
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     parts = len(list(partial.glob("encoded/*.part")))
-    assert told == (f"interrupted ({parts} encoded parts stay in {partial}, and the same command goes on from them)\n")
+    assert told == (f"interrupted ({parts} encoded parts stay in {partial}, and the same command goes on from there)\n")
     assert {path.name for path in partial.iterdir()} == {"encoded"}
     assert _begin(files, out).wait() == 0
     assert _bytes(out) == _bytes(expected)

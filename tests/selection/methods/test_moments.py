@@ -81,13 +81,14 @@ def test_opus_scores_and_draws_by_adams_steps():
 
 def test_opus_products_of_steps_equal_autograd():
     selector, model, optimizer = trained("opus")
-    pairs = batch(tokens(3, STEPS, 0, samples=N))
-    direction = selector.method.steer(selector._aim(STEPS), optimizer, selector._parameters)
-    selector._record(*pairs, direction)
-    measured = selector.method.measure(selector.recorder, direction)
     divisor_P = (flat_state(model, optimizer, "exp_avg_sq") / (1 - 0.95**STEPS)).sqrt() + 1e-8
-    u_NP = gradients(model, pairs) / divisor_P
-    assert close(measured.steps_NN, u_NP @ u_NP.T)
+    tokens_GnT1, features_GnF = drawn(selector.settings, STEPS)
+    expected = [gradients(model, batch(tokens_NT1)) / divisor_P for tokens_NT1 in tokens_GnT1]
+    measure, measured = selector.method.measure, []
+    selector.method.measure = lambda *of: measured.append(measure(*of)) or measured[-1]
+    selector.choose(STEPS, tokens_GnT1, features_GnF, RATE)
+    for u_NP, found in zip(expected, measured, strict=True):
+        assert close(found.steps_NN, u_NP @ u_NP.T)
 
 
 def test_opus_draws_by_the_softmax_of_the_gains():

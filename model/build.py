@@ -4,11 +4,13 @@ All kinds keep one contract: `losses_N = model(tokens_NT, targets_NT)` with targ
 gives logits, `model.blocks` are the modules to shard, and `model.is_block(name)` tells their parameters.
 """
 
+import functools
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.utils.checkpoint import checkpoint
 
 from .gpt2 import GPT2, GPT2Config
 from .hf import CausalLM, check_fit, network_of, read_network
@@ -25,11 +27,19 @@ def build_model(
     ValueError where the model cannot be had, or does not fit to the data.
     """
     if settings.kind == "hf":
-        return build_hf(settings, vocabulary, sequence_length, mesh, dtype, seed)
-    shape = GPT2Config(
-        1 + max(vocabulary.values()), settings.n_layer, settings.n_head, settings.n_embd, sequence_length
-    )
-    return build_gpt2(shape, mesh, dtype, seed)
+        model = build_hf(settings, vocabulary, sequence_length, mesh, dtype, seed)
+    else:
+        sizes = 1 + max(vocabulary.values()), settings.n_layer, settings.n_head, settings.n_embd, sequence_length
+        model = build_gpt2(GPT2Config(*sizes), mesh, dtype, seed)
+    if settings.recompute:
+        recompute(model)
+    return model
+
+
+def recompute(model: nn.Module) -> None:
+    """Has every block make its activations again in the backward pass, by the same dropout, instead of keeping them."""
+    for block in model.blocks:
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def build_gpt2(config: GPT2Config, mesh: DeviceMesh, dtype: str, seed: int) -> GPT2:

@@ -34,6 +34,8 @@ class Model:
     """Attention heads, for kind `gpt2`; must divide n_embd."""
     n_embd: int = 768
     """Width D, for kind `gpt2`."""
+    recompute: bool = False
+    """Make a block's activations again in the backward pass instead of keeping them."""
     lora: Lora = field(default_factory=Lora)
 
     def check(self) -> None:
@@ -55,12 +57,12 @@ class Model:
 
     def idle(self) -> dict[str, Any]:
         """Keys that are not at their defaults, and that nothing reads."""
-        keys, read = _keys(self), set(SHAPE)
+        keys, read = _keys(self), {"kind", "recompute", *SHAPE}
         if self.kind == "hf":
-            read = {"path", "revision", "lora.rank"}
+            read = {"kind", "recompute", "path", "revision", "lora.rank"}
             read |= {key for key in keys if key.startswith("lora.")} if self.lora.rank else set()
         defaults = _keys(Model())
-        return {k: value for k, value in keys.items() if k not in read | {"kind"} and value != defaults[k]}
+        return {k: value for k, value in keys.items() if k not in read and value != defaults[k]}
 
     def why_idle(self, key: str) -> str:
         """A sentence's second half: why `key` does nothing, and what to do."""

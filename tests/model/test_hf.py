@@ -3,10 +3,14 @@
 import pytest
 import torch
 
+from model.build import recompute
+from model.gpt2 import GPT2, GPT2Config
 from model.hf import CausalLM, network_of
 from model.settings import Lora, Model
 from tests.helpers.networks import NETWORKS, network, write_network
 from tests.helpers.recording import batch, mean_loss
+
+SHAPE = GPT2Config(vocab_size=23, n_layer=2, n_head=2, n_embd=12, sequence_length=64)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -59,3 +63,25 @@ def test_a_head_with_a_bias_is_not_fused():
     body = network("Llama")
     body.lm_head = torch.nn.Linear(16, 23)
     assert not CausalLM(body).fused
+
+
+@pytest.mark.parametrize("make", [lambda: CausalLM(network("Llama", positions=64)), lambda: GPT2(SHAPE)])
+def test_recomputing_keeps_no_activations_of_blocks(make):
+    """What the graph of a plain pass holds on to, in bytes: of every block its input, and the head."""
+    tokens_NT = torch.arange(64).repeat(4, 1) % 23
+
+    def held(model) -> int:
+        sizes = {}
+
+        def pack(tensor):
+            if not isinstance(tensor, torch.nn.Parameter):
+                sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(tokens_NT, tokens_NT)
+        return sum(sizes.values())
+
+    kept, recomputed = make(), make()
+    recompute(recomputed)
+    assert held(recomputed) < 0.4 * held(kept)

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader, inputs_and_targets
 from pipeline.dataset.sampling import evaluation_samples
-from scripts.export import main
+from scripts.export import main, open_model
 from scripts.train.__main__ import main as train
 from tests.helpers.networks import write_network
 from tests.helpers.recording import mean_loss
@@ -86,6 +86,8 @@ def test_adapters_go_out_alone_or_merged(dataset, tmp_path):
     adapted = peft.PeftModel.from_pretrained(opened(base), tmp_path / "adapters")
     assert agrees(adapted, dataset, folder)
     assert agrees(opened(tmp_path / "adapters"), dataset, folder)  # which names its base
+    for path in (folder, tmp_path / "adapters"):
+        assert agrees(open_model(path).network, dataset, folder)
     export(folder, tmp_path / "merged", "--merge")
     merged = opened(tmp_path / "merged")
     assert not any("lora" in name for name, _ in merged.named_parameters())

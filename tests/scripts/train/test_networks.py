@@ -72,6 +72,16 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(nursery, dataset, llama
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "our own"])
+def test_recomputing_changes_no_figure(dataset, llama, tmp_path, kind):
+    changes = STEPS | {"model__n_layer": 2} if kind == "our own" else settings(llama, **KINDS[kind])
+    kept, recomputed = (
+        run(dataset, tmp_path / name, selection__amortise__every=2, selection__amortise__drawn=6, **changes, **more)
+        for name, more in (("kept", {}), ("recomputed", {"model__recompute": True}))
+    )
+    assert_same(recomputed, kept)
+
+
 def test_a_checkpoint_holds_what_is_trained_and_no_more(dataset, llama, tmp_path):
     folder = run(dataset, tmp_path / "run", **settings(llama, **LORA))
     held = {name for name in tensors_of(folder / "checkpoints" / "step-00000004") if name.startswith("model.")}

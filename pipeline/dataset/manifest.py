@@ -56,6 +56,7 @@ class Manifest:
     shards: dict[str, list[Shard]]
     sources: dict[str, dict[str, dict[str, int]]]  # split -> source -> {"documents", "tokens"}
     dropped_tokens: dict[str, int]
+    document_tokens: dict[str, list[int]]  # split -> at i: documents of 2**i to 2**(i + 1) - 1 tokens
     mirror: Mirror | None = None
 
     @classmethod
@@ -120,6 +121,7 @@ class Manifest:
             shards=shards,
             sources={split: part["sources"] for split, part in splits.items()},
             dropped_tokens={split: part["dropped_tokens"] for split, part in splits.items()},
+            document_tokens={split: part.get("document_tokens", []) for split, part in splits.items()},
             mirror=mirror,
         )
 

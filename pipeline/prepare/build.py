@@ -9,6 +9,7 @@ tokenizer and what is encoded are taken over; packing and shuffling, which take 
 import hashlib
 import json
 import os
+from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -93,6 +94,7 @@ class _Dataset:
         packer = PACKERS[recipe.packing]
         self._packers = {split: packer(length, self._end, self._dtype, emits[split]) for split in SPLITS}
         self._sources: dict[str, dict[str, dict[str, int]]] = {split: {} for split in SPLITS}
+        self._document_tokens: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
         self._taken = {one.name: {"documents": 0, "tokens": 0} for one in recipe.ingredients}
 
     def add(self, encoded: Encoded) -> None:
@@ -103,6 +105,7 @@ class _Dataset:
             )
         split = self._rule.split_of(encoded.document)
         self._packers[split].add(encoded)
+        self._document_tokens[split][max(len(encoded.ids), 1).bit_length() - 1] += 1
         sources = self._sources[split]
         source = encoded.document.source
         if source not in sources and len(sources) >= _SOURCES:
@@ -132,9 +135,10 @@ class _Dataset:
                 split: {
                     "sources": dict(sorted(self._sources[split].items())),
                     "dropped_tokens": dropped[split],
+                    "document_tokens": [counts[i] for i in range(max(counts, default=-1) + 1)],
                     "shards": [asdict(shard) for shard in shards[split]],
                 }
-                for split in SPLITS
+                for split, counts in self._document_tokens.items()
             },
         }
         with open(self._folder / "manifest.json", "x", encoding="utf-8") as file:

@@ -9,6 +9,7 @@
     python -m scripts.prepare --corpus openwebtext --tokenizer gpt2 --target-files 'mine/*.jsonl' --out data/mine
     python -m scripts.prepare --recipe mix.toml --out data/mixed
     python -m scripts.prepare verify data/owt          # or with --drop: go on without the broken shards
+    python -m scripts.prepare inspect data/owt         # or with --html: a page too
     python -m scripts.prepare losses data/mix --run runs/reference --out data/mix-losses.npz    # for method rho_loss
     python -m scripts.prepare likeness data/mix --out data/mix-likeness.npz                     # for method sbert
 
@@ -39,6 +40,7 @@ from pipeline.prepare.build import prepare
 from pipeline.prepare.recipe import Recipe
 from pipeline.prepare.verify import drop_shards, verify
 from scripts.prepare.known import Likeness, Losses, likeness, losses
+from scripts.prepare.look import Inspect, inspect
 
 _SHOWN_SOURCES = 12
 _REDRAW_SECONDS = 0.1
@@ -140,6 +142,9 @@ def main(arguments: list[str]) -> int:
         if arguments[:1] == ["verify"]:
             chosen = tyro.cli(Verify, args=arguments[1:], prog="scripts.prepare verify")
             return _verify(chosen.path, chosen.drop, console)
+        if arguments[:1] == ["inspect"]:
+            inspect(tyro.cli(Inspect, args=arguments[1:], prog="scripts.prepare inspect"), console)
+            return 0
         if arguments[:1] == ["losses"]:
             losses(tyro.cli(Losses, args=arguments[1:], prog="scripts.prepare losses"), console)
             return 0

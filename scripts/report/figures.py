@@ -136,6 +136,23 @@ def bias(bins: pa.Table, xlabel: str) -> str:
     return _svg(figure)
 
 
+@matplotlib.rc_context(_STYLE)
+def lengths(bins: pa.Table, splits: tuple[str, ...]) -> str:
+    """Documents by their tokens in powers of two, the splits stacked."""
+    figure, axes = _figure()
+    places, below = range(bins.num_rows), [0] * bins.num_rows
+    for split, colour in zip(splits, COLOURS, strict=False):
+        counts = bins[split].to_pylist()
+        axes.bar(places, counts, bottom=below, color=colour, width=0.9, label=split)
+        below = [least + count for least, count in zip(below, counts, strict=True)]
+    firsts = bins["tokens_from"].to_pylist()
+    axes.set_xticks(list(places)[::2], [_short(first) for first in firsts[::2]])
+    axes.set(xlabel="tokens of a document, least of the bin", ylabel="documents")
+    axes.grid(axis="x", visible=False)
+    _legend_above(axes)
+    return _svg(figure)
+
+
 def _figure(height: float = 2.9) -> tuple[Figure, Axes]:
     # Small in inches, so that the text is still large enough when a phone shrinks the figure.
     figure = Figure(figsize=(4.2, height), layout="constrained")

@@ -33,18 +33,22 @@ class Picture:
 
 def write_page(run: OpenRun) -> Path:
     """Write `<run>/report.html` and return its path."""
+    path = run.record.folder / "report.html"
+    write_whole(path, render("report.html.j2", **_contents(run)))
+    return path
+
+
+def render(template: str, **contents) -> str:
+    """A page of the folder `pages`."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"printable": printable, "cell": cell}
-    page = environment.get_template("report.html.j2").render(**_contents(run))
-    path = run.record.folder / "report.html"
-    write_whole(path, page)
-    return path
+    return environment.get_template(template).render(rows=_rows, **contents)
 
 
 def _contents(run: OpenRun) -> dict:
@@ -61,7 +65,6 @@ def _contents(run: OpenRun) -> dict:
         "pictures": _pictures(run),
         "tables": [table for table in tables if table.table.num_rows],
         "documents": [(answer, answer.table.to_pylist()) for answer in documents],
-        "rows": _rows,
         "config": (run.record.folder / "config.toml").read_text(),
     }
 

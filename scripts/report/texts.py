@@ -16,8 +16,8 @@ FREQUENCY_SAMPLES = 2_000
 class Texts:
     """The text and the documents of the samples of a dataset."""
 
-    def __init__(self, folder: Path):
-        self.reader = SplitReader(folder, split="train")
+    def __init__(self, folder: Path, split: str = "train"):
+        self.reader = SplitReader(folder, split)
         self.manifest = self.reader.manifest
         self._tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
 
@@ -25,13 +25,17 @@ class Texts:
         """Spans (document, source, first, last) in the order of the text."""
         return self.reader.spans(sample_id)
 
-    def pieces(self, sample_id: int) -> list[str]:
-        """The text of every span of a sample. A character that a sample boundary cuts through is U+FFFD."""
+    def parts(self, sample_id: int) -> list[np.ndarray]:
+        """The tokens of every span of a sample."""
         (tokens,) = self.reader.tokens([sample_id])
         ends = np.flatnonzero(tokens == self.manifest.end_of_text)
         parts = np.split(tokens, ends)
         parts = [part[part != self.manifest.end_of_text] for part in parts]
-        return [self.decode(part.tolist()) for part in parts if len(part)]
+        return [part for part in parts if len(part)]
+
+    def pieces(self, sample_id: int) -> list[str]:
+        """The text of every span of a sample. A character that a sample boundary cuts through is U+FFFD."""
+        return [self.decode(part.tolist()) for part in self.parts(sample_id)]
 
     def text(self, sample_id: int) -> str:
         """The whole text of a sample; documents are parted by an empty line."""

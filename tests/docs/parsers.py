@@ -15,6 +15,7 @@ from scripts.generate import Generate
 from scripts.mix import Mix
 from scripts.prepare.__main__ import Verify
 from scripts.prepare.known import Likeness, Losses
+from scripts.prepare.look import Inspect
 from scripts.report.__main__ import Options as ReportOptions
 from scripts.taylor.__main__ import Options as TaylorOptions
 from scripts.train.options import parse as parse_train
@@ -53,7 +54,7 @@ def _train(words: list[str]) -> None:
 
 
 def _prepare(words: list[str]) -> None:
-    kinds = {"verify": Verify, "losses": Losses, "likeness": Likeness}
+    kinds = {"verify": Verify, "inspect": Inspect, "losses": Losses, "likeness": Likeness}
     if words[0] in kinds:
         tyro.cli(kinds[words[0]], args=words[1:])
     else:

@@ -33,6 +33,7 @@ RUN = {
     "README.md": {"--out data/news": SMALL, "--out runs/news": TINY, "report runs/news": REPORT},
     "docs/data.md": {
         "json --data-files": SMALL,
+        "inspect data/news --html": "",
         "verify data/news": "",
         "verify data/news --drop": "",
         "--dataset ./web": SMALL,

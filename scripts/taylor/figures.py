@@ -69,8 +69,8 @@ def _diagonal(axes: Axes, actual: list[float]) -> None:
 
 @matplotlib.rc_context(_STYLE)
 def curves(found: list[dict], path: Path) -> None:
-    """Pearson's correlation by what is varied: a panel an experiment, a colour a predictor, dashes an optimizer; means
-    over the stages, with the range of them."""
+    """Pearson's correlation by what is varied, its mean over the stages: a panel an experiment, a colour a predictor,
+    dashes an optimizer."""
     experiments = [name for name in AXES if any(line["experiment"] == name for line in found)]
     optimizers = list(dict.fromkeys(line["optimizer"] for line in found))
     figure = Figure(figsize=(2.6 * len(experiments), 3.4), layout="constrained")
@@ -85,8 +85,6 @@ def curves(found: list[dict], path: Path) -> None:
                     means = [sum(stages) / len(stages) for stages in values]
                     label = f"{LABELS[predictor]}, {optimizer}"
                     axes.plot(settings, means, dashes, color=colour, marker="o", markersize=3, label=label)
-                    lowest, highest = list(map(min, values)), list(map(max, values))
-                    axes.fill_between(settings, lowest, highest, color=colour, alpha=0.1, linewidth=0)
         axes.set_xscale("log", base=2)
         axes.set_xticks(settings, [f"{setting:g}" for setting in settings], minor=False)
         axes.set_xlabel(AXES[experiment])

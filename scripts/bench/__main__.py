@@ -1,20 +1,21 @@
 """Benchmarks: what a step costs and how faithful each cheaper way of scoring is, how well scores can be predicted,
-what the log costs, and what reading and preparing the data cost.
+what the batches of a criterion do, what the log costs, and what reading and preparing the data cost.
 
 python -m scripts.bench step                              # costs of every mode, side by side
 python -m scripts.bench step --run runs/stages            # and their fidelity on that run's checkpoints
 python -m scripts.bench step --json > step.json
 python -m scripts.bench predictor --run runs/scored       # the predictor, its rivals and their ceiling on that run
+python -m scripts.bench criterion --run runs/stages       # what batches do over 1, 8 and 24 steps from its checkpoints
 python -m scripts.bench log                               # what the selection log costs
 python -m scripts.bench loader                            # what reading the data costs, beside other loaders
 python -m scripts.bench prepare --text corpus.jsonl.gz    # what preparing it costs, beside others
-python -m scripts.bench {step,predictor,log,loader,prepare} --help
+python -m scripts.bench {step,predictor,criterion,log,loader,prepare} --help
 """
 
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("step", "predictor", "log", "loader", "prepare")
+BENCHMARKS = ("step", "predictor", "criterion", "log", "loader", "prepare")
 
 
 def main(arguments: list[str] | None = None) -> int:

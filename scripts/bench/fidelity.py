@@ -7,7 +7,6 @@ samples (what a small m loses as well).
 N candidates, k picks, m target samples.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -17,26 +16,17 @@ import numpy as np
 import torch
 from rich import box
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from model import checkpoint
-from model.optimizer import build_adamw, clip_gradient
-from model.world import World
-from pipeline.dataset.manifest import Manifest
-from pipeline.dataset.reader import inputs_and_targets
 from pipeline.dataset.sampling import target_samples
 from pipeline.stream import Candidates, CandidateStream
+from scripts.bench.checkpoints.stage import Stage, stages
 from scripts.bench.modes import DECAY, RANK
 from scripts.train.config import Config
-from scripts.train.held_out import HeldOut
 from scripts.train.record import read_run
-from scripts.train.run import build_model
 from selection.direction import Direction, RunningDirection
 from selection.ghost import GhostRecorder
-from selection.selector import Selector
-from selection.settings import Selection
 
 WARM_STEPS, MEASURED_STEPS, REFERENCE_SAMPLES = 16, 4, 64
 
@@ -66,47 +56,6 @@ def overlap(one_N: Tensor, other_N: Tensor, k: int) -> float:
     """The share of one's k highest that are among the other's."""
     one, other = (set(scores.topk(k).indices.tolist()) for scores in (one_N, other_N))
     return len(one & other) / k
-
-
-class Stage:
-    """One checkpoint, and the run's data from its step on."""
-
-    def __init__(self, config: Config, path: Path, world: World):
-        self.config, self.manifest = config, Manifest.load(config.data.dataset())
-        self.model = build_model(config, self.manifest, world)
-        self.optimizer = build_adamw(self.model, config.train.learning_rate, config.train.weight_decay)
-        self.step = checkpoint.load(path, self.model, self.optimizer, {})["step"]
-        self.target = HeldOut("target", self.manifest, world)
-        self.recorder = GhostRecorder(self.model)
-        plain = Selection("regular", config.selection.picks)
-        groups, self._device = config.train.groups, world.device
-        self._selector = Selector(plain, self.model, self.optimizer, groups=groups, batch=self.batch)
-
-    def batch(self, tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
-        return inputs_and_targets(tokens_NT1.to(self._device), self.manifest)
-
-    def advance(self, candidates: Candidates) -> None:
-        """A step of plain training on the first k of every group, at the checkpoint's learning rate."""
-        learning_rate = self.optimizer.param_groups[0]["lr"]
-        self._selector.choose(candidates.step, candidates.tokens_GnT1, None, learning_rate)
-        clip_gradient(self.model, self.config.train.grad_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-
-def stages(config: Config, console: Console, description: str) -> Iterator[Stage]:
-    """A stage for every checkpoint of run `config.out`, in order. ValueError where there is none."""
-    paths = sorted((Path(config.out) / "checkpoints").glob("step-*"))
-    if not paths:
-        raise ValueError(
-            f"{config.out} has no checkpoints: train with train.keep_checkpoints large enough to keep some"
-        )
-    world = World.join()
-    try:
-        for path in track(paths, description=description, console=console, transient=True):
-            yield Stage(config, path, world)
-    finally:
-        world.leave()
 
 
 class Comparison:

@@ -30,10 +30,10 @@ from model.world import World
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader
 from pipeline.dataset.sampling import evaluation_samples
-from scripts.bench import ceiling as bench_ceiling
-from scripts.bench.ceiling import Look, ceilings, look
-from scripts.bench.fidelity import stages
-from scripts.bench.variants import Samples, Variant, standardised, variants
+from scripts.bench.checkpoints import ceiling as bench_ceiling
+from scripts.bench.checkpoints.ceiling import Look, ceilings, look
+from scripts.bench.checkpoints.stage import stages
+from scripts.bench.checkpoints.variants import Samples, Variant, standardised, variants
 from scripts.train.config import Config
 from scripts.train.prior import MOST
 from scripts.train.record import read_run

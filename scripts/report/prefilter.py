@@ -20,6 +20,7 @@ _SEPARATION = (
     "separation: how likely target text that was not counted in is predicted higher than the pool (chance: 0.5)."
 )
 _ITS_OWN = "Method {} ranks by the predictions themselves: there are no scores to compare them with."
+_PARTS = 6  # of a run that are told one by one
 _PERIODS = 4  # off periods that are told one by one
 
 
@@ -30,7 +31,7 @@ def prefilter(run: OpenRun, top: int = 10) -> list[Answer]:
     off, known = off_steps(run.record)
     outcomes = foresight.outcomes(run.log, off)
     told = _ITS_OWN.format(run.selection.method) if run.method.filter else _unscored(outcomes)
-    answers = [_over_time(run, off, f"{_switching(off, known)} {told}"), _outcomes(run, outcomes)]
+    answers = [_over_time(run, off, f"{_switching(off, known)} {told}"), *shares(run.record), _outcomes(run, outcomes)]
     if run.log.knows_documents:
         answers.append(_sources(run, off))
     return answers + _ngrams(run, top)
@@ -61,7 +62,7 @@ def _over_time(run: OpenRun, off: list[int], note: str) -> Answer:
     if len(values) > 1:
         error = np.std(values, ddof=1) / math.sqrt(len(values))
         note = f"Mean {np.mean(values):.3f} over {len(values)} scored steps (standard error {error:.3f}). {note}"
-    table = foresight.over_time(run.log, 6, off)
+    table = foresight.over_time(run.log, _PARTS, off)
     separations = [_separation(run.record, row["first_step"], row["last_step"]) for row in table.to_pylist()]
     table = table.append_column("separation", pa.array(separations, pa.float64()))
     if any(value is not None for value in separations):
@@ -71,6 +72,24 @@ def _over_time(run: OpenRun, off: list[int], note: str) -> Answer:
         shown = table.drop_columns(["scored_steps", "correlation", "standard_error"])
         return Answer("predictions", "When the filter chose", table, note, shown)
     return Answer("predictions", title, table, note, above=_plot(found) if values else [])
+
+
+def shares(record: RunRecord) -> list[Answer]:
+    """What share of the picks every cluster of target samples was given, and its loss, in parts of the run; nothing
+    where there are no clusters."""
+    lines = [line for line in record.training if "share" in line]
+    if not lines:
+        return []
+    rows = []
+    for part in np.array_split(np.arange(len(lines)), min(_PARTS, len(lines))):
+        first, last = lines[part[0]], lines[part[-1]]
+        row = {"first_step": first["step"], "last_step": last["step"]}
+        for cluster, share in enumerate(np.mean([lines[place]["share"] for place in part], axis=0), 1):
+            row |= {f"share_{cluster}": float(share), f"loss_{cluster}": last["cluster_loss"][cluster - 1]}
+        rows.append(row)
+    note = "share of the picks: the mean of those steps; loss of the cluster's watched samples: the last measured."
+    title = "Clusters of the target text, largest first"
+    return [Answer("shares", title, pa.Table.from_pylist(rows), note)]
 
 
 def _separation(record: RunRecord, first: int, last: int) -> float | None:

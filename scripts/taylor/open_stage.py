@@ -9,8 +9,8 @@ from rich.console import Console
 from model.gpt2 import GPT2
 from pipeline.dataset.reader import SplitReader
 from pipeline.dataset.sampling import evaluation_samples
-from scripts.bench.fidelity import Stage as Checkpoint
-from scripts.bench.fidelity import stages
+from scripts.bench.checkpoints.stage import Stage as Checkpoint
+from scripts.bench.checkpoints.stage import stages
 from scripts.taylor.landscape import Batch, Landscape
 from scripts.taylor.stage import Sizes, Stage
 from scripts.taylor.walks import AdamW, Sgd

@@ -1,7 +1,6 @@
-"""Every command line of the README and of docs/ is accepted by the command's own parser, and runs, or is listed here.
+"""Every command line of the README and of docs/ is accepted by the command's own parser, and runs, or is listed.
 
-A page's commands run in its order in a folder of their own, with what is appended here to make them small. An entry of
-RUN or NOT_RUN stands for the one command line of its page that it is part of.
+A page's commands run in its order in a folder of their own, with what entries.py appends to make them small.
 """
 
 import inspect
@@ -17,139 +16,11 @@ from pipeline.dataset.manifest import Manifest
 from scripts.prepare.__main__ import main as prepare
 from selection.log import read_log
 from tests.docs.blocks import PAGES, ROOT, blocks_of, command_lines, read_page
+from tests.docs.entries import NOT_RUN, RUN, SMALL
 from tests.docs.parsers import check, command_of
 from tests.docs.texts import write_repository, write_shards, write_texts
 from tests.helpers.networks import write_network
 from tests.helpers.run_example import make_cascade_run, make_dataset, make_run
-
-NET = "--model.n-layer 1 --model.n-head 1 --model.n-embd 8 --train.groups 1"
-TINY = f"{NET} --train.steps 2 --train.warmup-steps 1 --train.eval-samples 2 --train.eval-every 2"
-HF = "--train.groups 1 --train.steps 2 --train.warmup-steps 1 --train.eval-samples 2 --train.eval-every 2"
-SMALL = "--vocab-size 300 --seq-len 32"
-REPORT = ""
-
-# What is appended to a command line that runs. Options given twice take the later value.
-RUN = {
-    "README.md": {"--out data/news": SMALL, "--out runs/news": TINY, "report runs/news": REPORT},
-    "docs/data.md": {
-        "json --data-files": SMALL,
-        "inspect data/news --html": "",
-        "verify data/news": "",
-        "verify data/news --drop": "",
-        "--dataset ./web": SMALL,
-        "'shards-{000..001}.tar'": SMALL,
-        "--target-files 'news/news.jsonl.gz'": SMALL,
-        "--recipe mix.toml": SMALL,
-    },
-    "docs/running.md": {
-        "verify data/demo": "",
-        "--data.path data/demo --out runs/demo": TINY,
-        "--out runs/one-process": TINY,
-        "--out runs/exact": TINY,
-        "--out runs/regular": TINY,
-        "scripts.taylor": "--pool 64 --targets 2 --batches 3 --walks 3 --steps 1 --checkpoints 2",
-        "--data.path data/demo --out runs/demo --train.resume auto": TINY.replace("steps 2", "steps 3", 1),
-    },
-    "docs/models.md": {
-        "--out runs/llama": HF,
-        "--out runs/lora": HF,
-        "export runs/llama": "",
-        "export runs/lora models/adapters": "",
-        "export runs/lora models/merged": "",
-        "--out runs/first": TINY,
-        "export runs/first": "",
-        "--out runs/second": TINY,
-        "evaluate runs/llama": "",
-        "evaluate models/merged": "",
-        "generate runs/llama": "",
-        "generate models/merged": "",
-    },
-    "docs/results.md": {
-        "--pool homogeneous": "",
-        "--out data/plays": SMALL,
-        "--out runs/plays-3": TINY,
-        "--out runs/need-80": TINY,
-        "--out runs/scored": f"{TINY} --train.steps 24 --train.eval-every 24 --train.checkpoint-every 8",
-        "scripts.bench predictor": "--draws 1",
-        "--out runs/stages": TINY,
-        "scripts.taylor": "--pool 64 --targets 2 --batches 3 --walks 3 --steps 1",
-    },
-    "docs/costs.md": {"--out runs/stages": f"{TINY} --train.steps 3 --train.checkpoint-every 1"},
-    "docs/log.md": {
-        f"report runs/{rest}": REPORT
-        for rest in (
-            "demo",
-            "demo --html",
-            "demo --sample",
-            "demo --document",
-            "demo --source",
-            "demo --step",
-            "demo --ask bias",
-            "mine --ask predictor",
-            "demo --against runs/other",
-            "demo --ask samples",
-        )
-    },
-}
-
-FRESH = "makes an environment and takes minutes; continuous integration runs it"
-MINUTES = "takes minutes; the tests of its folder run it small"
-GPUS = "needs GPUs, or takes weeks"
-HUB = "needs the hub; tests/pipeline/corpora/test_hub.py streams from a stand-in"
-AFAR = "needs a place elsewhere; tests/pipeline/dataset/test_remote.py has one on loopback"
-SHARDS_AFAR = (
-    "needs a place elsewhere; tests/pipeline/corpora/test_webdataset.py has one on loopback, and runs commands"
-)
-INSTALLED = "reads all that is installed here; tests/pipeline/corpora and tests/scripts/test_mix.py do it small"
-KNOWN = "tests/scripts/prepare/test_known.py does it, and trains by what it made"
-NOT_RUN = {
-    "docs/method.md": {
-        "--out data/wanted": KNOWN,
-        "--out runs/reference": KNOWN,
-        "scripts.prepare losses": KNOWN,
-        "scripts.prepare likeness": KNOWN,
-        "--out runs/rho-loss": KNOWN,
-    },
-    "README.md": {"make demo": FRESH, "make test": FRESH, "pip install .": "makes an installation"},
-    "docs/data.md": {
-        "installed-docs": INSTALLED,
-        "--dataset owner/name": HUB,
-        "openwebtext": HUB,
-        "https://host/shards": SHARDS_AFAR,
-        "pipe:aws s3 cp s3://bucket/shards": SHARDS_AFAR,
-    },
-    "docs/running.md": {
-        "installed-docs": INSTALLED,
-        "openwebtext": HUB,
-        "--standalone --nproc-per-node 8": GPUS,
-        "--nnodes 4": GPUS,
-        "--data.path https": AFAR,
-        "--data.path s3": AFAR,
-        "--data.path 'pipe": AFAR,
-        "scripts.mix": INSTALLED,
-        "scripts.compare": MINUTES,
-        "tests.soak": MINUTES,
-        "make demo": FRESH,
-    },
-    "docs/results.md": {
-        "--out data/mix.jsonl.gz": INSTALLED,
-        "--data-files data/mix.jsonl.gz": INSTALLED,
-        "--out runs/study": MINUTES,
-        "--out runs/homogeneous": MINUTES,
-        "--out runs/need": MINUTES,
-        "--out runs/demo-regular": "docs/running.md has it too, and there it runs",
-        "make demo": FRESH,
-    },
-    "docs/costs.md": {
-        "bench step --rounds": MINUTES,
-        "bench step --run": MINUTES,
-        "bench log": MINUTES,
-        "bench log --amortised": MINUTES,
-        "bench loader --rounds": MINUTES,
-        "bench loader --run": MINUTES,
-    },
-    "docs/guarantees.md": {"make test": FRESH, "tests.soak": MINUTES, "verify data/owt --drop": HUB},
-}
 
 
 def entry_of(page: str, command: str) -> str | None:

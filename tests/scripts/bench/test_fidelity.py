@@ -9,7 +9,8 @@ import torch
 from model.world import World
 from pipeline.dataset.reader import inputs_and_targets
 from pipeline.stream import CandidateStream
-from scripts.bench.fidelity import Comparison, Stage, overlap, spearman
+from scripts.bench.checkpoints.stage import Stage
+from scripts.bench.fidelity import Comparison, overlap, spearman
 from scripts.train.options import read_config
 from tests.helpers.runs import run
 

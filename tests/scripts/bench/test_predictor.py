@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from scripts.bench import variants as predictor_variants
 from scripts.bench.__main__ import main
-from scripts.bench.ceiling import ceiling
+from scripts.bench.checkpoints import variants as predictor_variants
+from scripts.bench.checkpoints.ceiling import ceiling
+from scripts.bench.checkpoints.variants import MeanScores, Ridge, Samples, raw, standardised, variants
 from scripts.bench.predictor import PredictorOptions, Recorded, compare, gain, replay
-from scripts.bench.variants import MeanScores, Ridge, Samples, raw, standardised, variants
 from selection.prefilters.ngrams import ngram_features
 from tests.helpers.runs import run
 
@@ -103,8 +103,8 @@ def test_the_ceiling_is_that_of_the_planted_noise():
 
 
 def test_the_command_replays_a_run(dataset, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("scripts.bench.ceiling.STEPS", 2)
-    monkeypatch.setattr("scripts.bench.ceiling.SPLITS", 3)
+    monkeypatch.setattr("scripts.bench.checkpoints.ceiling.STEPS", 2)
+    monkeypatch.setattr("scripts.bench.checkpoints.ceiling.SPLITS", 3)
     folder = run(dataset, tmp_path / "run", train__groups=2, selection__candidates=8, selection__method="topk")
     capsys.readouterr()
     options = ["predictor", "--run", str(folder), "--every", "2", "--learnt", "4"]

@@ -9,9 +9,9 @@ import pytest
 
 from scripts.report.format import WIDTH, cell, visible
 from scripts.report.ngrams import LEAST_COUNT, by_weight
-from scripts.report.prefilter import off_periods
+from scripts.report.prefilter import off_periods, shares
 from scripts.report.texts import Texts
-from scripts.train.record import read_run
+from scripts.train.record import RunRecord, read_run
 from selection.log.reader import read_log
 from selection.prefilters.ngrams import BUCKETS, ngram_features
 from tests.helpers.run_example import (
@@ -145,6 +145,20 @@ def rewrite(run, odd_dataset, folder, on):
 def test_when_it_was_switched_off(run, odd_dataset, tmp_path, capsys, on, sentence):
     folder = rewrite(run, odd_dataset, tmp_path / "run", on)
     assert sentence in " ".join(ask(capsys, folder, "--ask", "predictor")[1].split())
+
+
+def test_shares_of_clusters_are_told_in_parts_of_the_run(tmp_path):
+    """Twelve steps in six parts: the mean of two shares, and the loss that was known at the end of them."""
+    lines = [
+        {"step": step, "share": [step / 20, 1 - step / 20], "cluster_loss": [5 - step / 10, 4.0]} for step in range(12)
+    ]
+    (answer,) = shares(RunRecord(tmp_path, {}, training=[{"step": 0, "train_loss": 1.0}, *lines]))
+    rows = answer.table.to_pylist()
+    assert [(row["first_step"], row["last_step"]) for row in rows] == [(n, n + 1) for n in range(0, 12, 2)]
+    assert [row["share_1"] for row in rows] == pytest.approx([(n + 0.5) / 20 for n in range(0, 12, 2)])
+    assert [row["loss_1"] for row in rows] == pytest.approx([5 - (n + 1) / 10 for n in range(0, 12, 2)])
+    assert {row["loss_2"] for row in rows} == {4.0}
+    assert shares(RunRecord(tmp_path, {}, training=[{"step": 0}])) == []
 
 
 def test_without_a_checkpoint_or_with_a_broken_one_there_are_no_n_grams(odd_dataset, tmp_path, capsys):

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from model.gpt2 import GPT2
 from pipeline.stream import CandidateStream
-from scripts.bench.fidelity import Stage
+from scripts.bench.checkpoints.stage import Stage
 from selection.direction.exact import whole
 from selection.prefilters.ngrams import ngram_features
 

@@ -1,0 +1,143 @@
+"""Which commands of the README and of docs/ are run by tests/docs/test_commands.py, and why the others are not.
+
+An entry stands for the one command line of its page that it is part of. In RUN what is appended to make it small, in
+NOT_RUN why it does not run.
+"""
+
+NET = "--model.n-layer 1 --model.n-head 1 --model.n-embd 8 --train.groups 1"
+TINY = f"{NET} --train.steps 2 --train.warmup-steps 1 --train.eval-samples 2 --train.eval-every 2"
+HF = "--train.groups 1 --train.steps 2 --train.warmup-steps 1 --train.eval-samples 2 --train.eval-every 2"
+SMALL = "--vocab-size 300 --seq-len 32"
+REPORT = ""
+
+# What is appended to a command line that runs. Options given twice take the later value.
+RUN = {
+    "README.md": {"--out data/news": SMALL, "--out runs/news": TINY, "report runs/news": REPORT},
+    "docs/data.md": {
+        "json --data-files": SMALL,
+        "inspect data/news --html": "",
+        "verify data/news": "",
+        "verify data/news --drop": "",
+        "--dataset ./web": SMALL,
+        "'shards-{000..001}.tar'": SMALL,
+        "--target-files 'news/news.jsonl.gz'": SMALL,
+        "--recipe mix.toml": SMALL,
+    },
+    "docs/running.md": {
+        "verify data/demo": "",
+        "--data.path data/demo --out runs/demo": TINY,
+        "--out runs/one-process": TINY,
+        "--out runs/exact": TINY,
+        "--out runs/regular": TINY,
+        "scripts.taylor": "--pool 64 --targets 2 --batches 3 --walks 3 --steps 1 --checkpoints 2",
+        "--data.path data/demo --out runs/demo --train.resume auto": TINY.replace("steps 2", "steps 3", 1),
+    },
+    "docs/models.md": {
+        "--out runs/llama": HF,
+        "--out runs/lora": HF,
+        "export runs/llama": "",
+        "export runs/lora models/adapters": "",
+        "export runs/lora models/merged": "",
+        "--out runs/first": TINY,
+        "export runs/first": "",
+        "--out runs/second": TINY,
+        "evaluate runs/llama": "",
+        "evaluate models/merged": "",
+        "generate runs/llama": "",
+        "generate models/merged": "",
+    },
+    "docs/results.md": {
+        "--pool homogeneous": "",
+        "--pool known --out": "",
+        "--out data/plays": SMALL,
+        "--out runs/plays-3": TINY,
+        "--out runs/need-80": TINY,
+        "--out runs/scored": f"{TINY} --train.steps 24 --train.eval-every 24 --train.checkpoint-every 8",
+        "scripts.bench predictor": "--draws 1",
+        "--out runs/stages": TINY,
+        "scripts.taylor": "--pool 64 --targets 2 --batches 3 --walks 3 --steps 1",
+    },
+    "docs/costs.md": {"--out runs/stages": f"{TINY} --train.steps 3 --train.checkpoint-every 1"},
+    "docs/log.md": {
+        f"report runs/{rest}": REPORT
+        for rest in (
+            "demo",
+            "demo --html",
+            "demo --sample",
+            "demo --document",
+            "demo --source",
+            "demo --step",
+            "demo --ask bias",
+            "mine --ask predictor",
+            "demo --against runs/other",
+            "demo --ask samples",
+        )
+    },
+}
+
+FRESH = "makes an environment and takes minutes; continuous integration runs it"
+MINUTES = "takes minutes; the tests of its folder run it small"
+GPUS = "needs GPUs, or takes weeks"
+HUB = "needs the hub; tests/pipeline/corpora/test_hub.py streams from a stand-in"
+AFAR = "needs a place elsewhere; tests/pipeline/dataset/test_remote.py has one on loopback"
+SHARDS_AFAR = (
+    "needs a place elsewhere; tests/pipeline/corpora/test_webdataset.py has one on loopback, and runs commands"
+)
+INSTALLED = "reads all that is installed here; tests/pipeline/corpora and tests/scripts/test_mix.py do it small"
+KNOWN = "tests/scripts/prepare/test_known.py does it, and trains by what it made"
+NOT_RUN = {
+    "docs/method.md": {
+        "--out data/wanted": KNOWN,
+        "--out runs/reference": KNOWN,
+        "scripts.prepare losses": KNOWN,
+        "scripts.prepare likeness": KNOWN,
+        "--out runs/rho-loss": KNOWN,
+    },
+    "README.md": {"make demo": FRESH, "make test": FRESH, "pip install .": "makes an installation"},
+    "docs/data.md": {
+        "installed-docs": INSTALLED,
+        "--dataset owner/name": HUB,
+        "openwebtext": HUB,
+        "https://host/shards": SHARDS_AFAR,
+        "pipe:aws s3 cp s3://bucket/shards": SHARDS_AFAR,
+    },
+    "docs/running.md": {
+        "installed-docs": INSTALLED,
+        "openwebtext": HUB,
+        "--standalone --nproc-per-node 8": GPUS,
+        "--nnodes 4": GPUS,
+        "--data.path https": AFAR,
+        "--data.path s3": AFAR,
+        "--data.path 'pipe": AFAR,
+        "scripts.mix": INSTALLED,
+        "scripts.compare": MINUTES,
+        "tests.soak": MINUTES,
+        "make demo": FRESH,
+    },
+    "docs/results.md": {
+        "--out data/mix.jsonl.gz": INSTALLED,
+        "--data-files data/mix.jsonl.gz": INSTALLED,
+        "--out runs/study": MINUTES,
+        "--out runs/homogeneous": MINUTES,
+        "--pool two-wanted --out": INSTALLED,
+        "--out data/two-wanted": INSTALLED,
+        "--out runs/two-wanted": MINUTES,
+        "--out data/known": MINUTES,
+        "--out runs/known": MINUTES,
+        "--out runs/continued": MINUTES,
+        "--out runs/stages-regular": MINUTES,
+        "bench criterion": MINUTES,
+        "--out runs/demo-regular": "docs/running.md has it too, and there it runs",
+        "make demo": FRESH,
+    },
+    "docs/costs.md": {
+        "bench step --rounds": MINUTES,
+        "bench step --run": MINUTES,
+        "bench log": MINUTES,
+        "bench log --amortised": MINUTES,
+        "bench loader --rounds": MINUTES,
+        "bench loader --run": MINUTES,
+        "bench prepare": MINUTES,
+    },
+    "docs/guarantees.md": {"make test": FRESH, "tests.soak": MINUTES, "verify data/owt --drop": HUB},
+}

@@ -1,6 +1,7 @@
 """What the README and the pages of docs/ say in code: blocks, command lines, and names in the running text.
 
-The pages of docs/study, docs/homogeneous and docs/pools are not among them: they record what was run, with the keys of that time.
+The pages of docs/study, docs/homogeneous and docs/pools are not among them: they record what was run, with the keys
+of that time.
 """
 
 import re

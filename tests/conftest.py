@@ -18,7 +18,7 @@ def _documents(draw: random.Random):
     """Sentences of few words in fixed order, which can be learnt, and letters drawn at random, which cannot."""
     for number in range(160):
         start = draw.randrange(len(WORDS))
-        text = " ".join((WORDS * 6)[start : start + 60])
+        text = " ".join((WORDS * 6)[start : start + 50 + number % 20])  # few are copies: these share a split
         yield {"id": f"words-{number}", "source": "words", "text": text}
         noise = "".join(draw.choices("abcdefghijklmnopqrstuvwxyz ", k=180))
         yield {"id": f"noise-{number}", "source": "noise", "text": noise}

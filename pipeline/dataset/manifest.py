@@ -53,6 +53,7 @@ class Manifest:
     end_of_text: int
     tokenizer_sha256: str
     split_rule: dict
+    duplicates: dict  # what was done about them, and how many there were
     shards: dict[str, list[Shard]]
     sources: dict[str, dict[str, dict[str, int]]]  # split -> source -> {"documents", "tokens"}
     dropped_tokens: dict[str, int]
@@ -118,6 +119,7 @@ class Manifest:
             end_of_text=told["tokenizer"]["end_of_text"],
             tokenizer_sha256=told["tokenizer"]["sha256"],
             split_rule=told["split_rule"],
+            duplicates=told["duplicates"],
             shards=shards,
             sources={split: part["sources"] for split, part in splits.items()},
             dropped_tokens={split: part["dropped_tokens"] for split, part in splits.items()},

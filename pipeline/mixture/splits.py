@@ -7,15 +7,16 @@ from ..corpora.document import Document
 from ..dataset.manifest import HELD_OUT
 
 
-def fraction(seed: int, purpose: str, document_id: str) -> float:
-    """A number in [0, 1) that depends on nothing but its arguments, evenly spread over document ids."""
-    digest = hashlib.sha256(f"{seed} {purpose} {document_id}".encode()).digest()
+def fraction(seed: int, purpose: str, name: str) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments, evenly spread over names."""
+    digest = hashlib.sha256(f"{seed} {purpose} {name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Deals documents to splits by a hash of their id, so a document's split never depends on the others.
+    """Deals documents to splits by a hash of their text, so a document's split never depends on the others, and copies
+    are in one split.
 
     `target`, `val` and `test` are fractions of the documents of `target_sources` (empty: of all documents);
     the rest, and every document of another source, is `train`. Where there are `target_corpora`, they are fractions of
@@ -38,11 +39,17 @@ class SplitRule:
             raise ValueError("the target, val and test fractions add up to 1 or more: nothing is left to train on")
 
     def split_of(self, document: Document) -> str:
-        if self.target_sources and document.source not in self.target_sources:
-            return "train"
-        if self.target_corpora and document.corpus not in self.target_corpora:
-            return "train"
-        where = fraction(self.seed, "split", document.id)
+        return self.deals(document.digest) if self.may_hold_out(document) else "train"
+
+    def may_hold_out(self, document: Document) -> bool:
+        """Whether a document like this, of another text, could be in another split than `train`."""
+        if self.target_corpora:
+            return document.corpus in self.target_corpora
+        return not self.target_sources or document.source in self.target_sources
+
+    def deals(self, digest: int) -> str:
+        """The split of the texts of this digest that may be held out."""
+        where = fraction(self.seed, "split", f"{digest:016x}")
         for name in HELD_OUT:
             where -= getattr(self, name)
             if where < 0:
@@ -52,7 +59,8 @@ class SplitRule:
     def record(self) -> dict:
         """What manifest.json says of this rule."""
         return {
-            "by": "sha256 of '<seed> split <document id>', first 8 bytes as a fraction",
+            "by": "sha256 of '<seed> split <BLAKE2b-64 of the text without ASCII white space, in hex>', first 8 bytes "
+            "as a fraction",
             **asdict(self),
             "target_sources": list(self.target_sources),
             "target_corpora": list(self.target_corpora),

@@ -28,6 +28,7 @@ from ..encoding.tokenizer import (
     vocabulary_size,
 )
 from ..mixture.mixture import Mixture
+from ..mixture.screen import Screen
 from ..mixture.splits import SplitRule
 from ..mixture.watch import Watch, unwatched
 from .folder import KEPT, new_folder
@@ -63,12 +64,12 @@ def prepare(recipe: Recipe, watch: Watch = unwatched) -> Manifest:
             tokenizer = load_tokenizer(recipe.tokenizer)
         mixture.settle(lambda texts: count_tokens(tokenizer, texts))
         dataset = _Dataset(recipe, rule, tokenizer, folder)
-        documents = watch("encoding documents", mixture.documents(), total)
-        texts = (document for document in documents if document.text)
-        with closing(encode_documents(tokenizer, texts, folder / KEPT, recipe.processes)) as encoded:
+        screen = Screen(rule, recipe.duplicates, recipe.near_duplicates, folder)
+        documents = screen.passed(watch("encoding documents", mixture.documents(), total))
+        with closing(encode_documents(tokenizer, documents, folder / KEPT, recipe.processes)) as encoded:
             for document in encoded:
                 dataset.add(document)
-        dataset.finish(watch)
+        dataset.finish(watch, screen.finish(folder))
     return Manifest.load(recipe.out)
 
 
@@ -103,7 +104,7 @@ class _Dataset:
             raise ValueError(
                 f"the tokenizer does not match: it finds {END_OF_TEXT} inside document {encoded.document.id}"
             )
-        split = self._rule.split_of(encoded.document)
+        split = encoded.document.split
         self._packers[split].add(encoded)
         self._document_tokens[split][max(len(encoded.ids), 1).bit_length() - 1] += 1
         sources = self._sources[split]
@@ -114,8 +115,8 @@ class _Dataset:
             counts["documents"] += 1
             counts["tokens"] += len(encoded.ids)
 
-    def finish(self, watch: Watch) -> None:
-        """Write what is still open and, last of all, the manifest."""
+    def finish(self, watch: Watch, duplicates: dict) -> None:
+        """Write what is still open and, last of all, the manifest. duplicates: what it says of them."""
         dropped = {split: packer.finish() for split, packer in self._packers.items()}
         for sample in watch("writing train shards", self._shuffle.drain(), self._shuffle.samples):
             self._writers["train"].add(sample)
@@ -131,6 +132,7 @@ class _Dataset:
             "dtype": self._dtype.name,
             "tokenizer": self._tokenizer,
             "split_rule": self._rule.record(),
+            "duplicates": duplicates,
             "splits": {
                 split: {
                     "sources": dict(sorted(self._sources[split].items())),

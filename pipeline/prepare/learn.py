@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from ..corpora.document import Document
+from ..mixture.digests import Digests
+from ..mixture.ingredients import TARGET
 from ..mixture.mixture import Mixture
 from ..mixture.splits import SplitRule, fraction
 from ..mixture.watch import Watch
@@ -23,6 +25,7 @@ class TokenizerTexts:
         self._mixture, self._rule, self._seed, self._watch = mixture, rule, seed, watch
         self._share = min(_CHARACTERS / max(mixture.planned_characters(), 1), 1.0)
         self._mixed = {one.name for one in mixture.ingredients if one.registered.mixed}
+        self._held_out = Digests()  # of the target corpora, which are read first
         self.documents: int | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -36,6 +39,8 @@ class TokenizerTexts:
             left = 2 * self._share * self._mixture.planned_characters_of(one)
             for document in self._mixture.documents_of(one):
                 number += 1
+                if one.role == TARGET:
+                    self._held_out.add(document.digest)
                 yield document
                 left -= len(document.text) * self._chosen(document)
                 if left < 0:  # the estimate was far off, or it comes well mixed
@@ -44,6 +49,9 @@ class TokenizerTexts:
         self.documents = number if complete else None
 
     def _chosen(self, document: Document) -> bool:
-        if self._rule.split_of(document) != "train":
+        """Not even a document of the pool whose text may be held out."""
+        if document.corpus not in self._mixed and fraction(self._seed, "tokenizer", document.id) >= self._share:
             return False
-        return document.corpus in self._mixed or fraction(self._seed, "tokenizer", document.id) < self._share
+        if self._rule.target_corpora:
+            return not self._rule.may_hold_out(document) and document.digest not in self._held_out
+        return self._rule.deals(document.digest) == "train"

@@ -10,6 +10,7 @@ from ..corpora.corpus import Asked, Corpus
 from ..corpora.registry import CORPORA
 from ..dataset.manifest import HELD_OUT
 from ..mixture.ingredients import TARGET, Ingredient, read_recipe, target_files
+from ..mixture.screen import Mode
 from ..mixture.splits import SplitRule
 
 # Each of target, val and test is this share of the documents it is drawn from, until that is more text than
@@ -58,6 +59,11 @@ class Recipe:
     """The same for split val."""
     test_fraction: float | None = None
     """The same for split test."""
+    duplicates: Mode = "report"
+    """What becomes of documents whose text is that of an earlier one but for white space: report keeps and counts them
+    and says which they are, keep does not look, drop leaves them out. The pool never keeps one that is held out too."""
+    near_duplicates: float | None = None
+    """Take documents for duplicates that share this part of their runs of five words (0.5 to 1; MinHash, by rensa)."""
     tokenizer: str | None = None
     """A tokenizer.json, or gpt2 for GPT-2's from the hub; by default one is trained on the train split."""
     vocab_size: int | None = None
@@ -118,6 +124,12 @@ class Recipe:
             raise ValueError(f"--workers is {self.workers}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}; it must not be negative")
+        if self.near_duplicates is not None and not 0.5 <= self.near_duplicates <= 1:
+            raise ValueError(f"--near-duplicates is {self.near_duplicates}; it must lie between 0.5 and 1")
+        if self.near_duplicates is not None and self.duplicates == "keep":
+            raise ValueError(
+                "--near-duplicates looks for duplicates and --duplicates keep does not: leave one of them out"
+            )
         if self.tokenizer is not None and self.vocab_size is not None:
             raise ValueError("--vocab-size is for a tokenizer to be trained: leave it out, or leave out --tokenizer")
 

@@ -35,10 +35,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.corpora.document import Document
+from pipeline.dataset.duplicates import problem_of
 from pipeline.dataset.manifest import SPLITS, Manifest
 from pipeline.prepare.build import prepare
 from pipeline.prepare.recipe import Recipe
 from pipeline.prepare.verify import drop_shards, verify
+from scripts.prepare.duplicates import sentences
 from scripts.prepare.known import Likeness, Losses, likeness, losses
 from scripts.prepare.look import Inspect, inspect
 
@@ -86,6 +88,8 @@ def _prepare(recipe: Recipe, console: Console) -> int:
     for split, tokens in manifest.dropped_tokens.items():
         if tokens:
             console.print(f"{split}: {tokens} tokens at its end fill no sample and are dropped", soft_wrap=True)
+    for sentence in sentences(manifest):
+        console.print(sentence, soft_wrap=True)
     return 0
 
 
@@ -96,8 +100,13 @@ def _verify(folder: Path, drop: bool, console: Console) -> int:
         shards = progress.track(verify(manifest), total=total, description="checking shards")
         problems = {shard.name: problem for shard, problem in shards if problem}
     console.print(_table(manifest))
+    for sentence in sentences(manifest):
+        console.print(sentence, soft_wrap=True)
     for problem in problems.values():
         print(problem, file=sys.stderr)
+    if damaged := problem_of(manifest):
+        print(damaged, file=sys.stderr)
+        return 1
     if problems and drop:
         left, before = drop_shards(manifest, problems)
         console.print(

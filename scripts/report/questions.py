@@ -155,11 +155,18 @@ def sample(run: OpenRun, sample_id: int) -> list[Answer]:
         ]
         text = pa.Table.from_pylist(rows)
         answers.append(Answer("text", f"Text of sample {sample_id}", text, whole_text=True))
+        duplicates = run.texts.duplicates(sample_id)
+        if duplicates.num_rows:
+            fates = history.fates(run.log, duplicates)
+            answers.append(Answer("duplicates", "Its documents that have duplicates, and these", fates, _DUPLICATES))
     winners = {winner: None for row in table.to_pylist() for winner in row["lost_to"] or []}
     if winners and run.texts:
         lost_to = _with_text(run, pa.table({"sample_id": list(winners)}))
         answers.append(Answer("lost_to", "What was picked in its place, nearest to the bar", lost_to))
     return answers
+
+
+_DUPLICATES = "Of each: samples that were offered, and its share of what became of them. One group: one text, or alike."
 
 
 def document(run: OpenRun, name: str) -> list[Answer]:

@@ -4,8 +4,10 @@ import functools
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from tokenizers import Tokenizer
 
+from pipeline.dataset.duplicates import duplicates_of
 from pipeline.dataset.reader import SplitReader
 from scripts.train.record import RunRecord
 
@@ -40,6 +42,10 @@ class Texts:
     def text(self, sample_id: int) -> str:
         """The whole text of a sample; documents are parted by an empty line."""
         return "\n\n".join(self.pieces(sample_id))
+
+    def duplicates(self, sample_id: int) -> pa.Table:
+        """The documents that have duplicates among those of a sample, with these: group, document, source, split."""
+        return duplicates_of(self.manifest, {span.document for span in self.spans(sample_id)})
 
     def rarity(self, sample_ids: np.ndarray) -> np.ndarray:
         """Mean bits per token of samples, under `bits`; padding and separators do not count."""

@@ -104,3 +104,21 @@ def document_samples(log: OpenLog, document: str) -> pa.Table:
     if not table.num_rows:
         raise ValueError(f"document {document!r} is in no candidate of this run")
     return table
+
+
+def fates(log: OpenLog, documents: pa.Table) -> pa.Table:
+    """What became of documents: the rows of the table, which has a column `document`, in their order, with `samples`
+    (logged ones that have some of it) and, weighted by shares, offered, picked, scored, mean_score and contribution."""
+    asked = documents.append_column("place", pa.array(range(documents.num_rows)))
+    log.define("asked_documents", asked)
+    columns = ", ".join(f"{TOTALS[name]} AS {name}" for name in _OF_SAMPLES)
+    return log.ask(f"""
+        WITH parts AS (
+            SELECT document, sample_id, sum(share) AS share FROM spans SEMI JOIN asked_documents USING (document)
+            GROUP BY document, sample_id),
+        fates AS (
+            SELECT document, count(DISTINCT sample_id) AS samples, {columns}
+            FROM parts JOIN candidates USING (sample_id) GROUP BY document)
+        SELECT asked_documents.* EXCLUDE (place), coalesce(samples, 0) AS samples, coalesce(offered, 0) AS offered,
+            coalesce(picked, 0) AS picked, coalesce(scored, 0) AS scored, mean_score, contribution
+        FROM asked_documents LEFT JOIN fates USING (document) ORDER BY place""")

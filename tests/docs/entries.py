@@ -22,6 +22,7 @@ RUN = {
         "'shards-{000..001}.tar'": SMALL,
         "--target-files 'news/news.jsonl.gz'": SMALL,
         "--recipe mix.toml": SMALL,
+        "--duplicates drop --near-duplicates 0.8": SMALL,
     },
     "docs/running.md": {
         "verify data/demo": "",

@@ -66,6 +66,7 @@ def workplace(tmp_path, monkeypatch):
 def prepare_dataset(out: str) -> None:
     """A dataset that a page's commands read, and that is made by a command in NOT_RUN."""
     options = f"--corpus json --data-files news/*.jsonl.gz --source-field source --target-sources news {SMALL}"
+    options += " --target-fraction 0.1"
     assert prepare([*options.split(), "--out", out]) == 0
 
 
@@ -105,7 +106,7 @@ def test_the_readmes_three_commands(workplace, capsys):
 
 def test_the_commands_of_data(workplace):
     assert sorted(run_commands("docs/data.md", {})) == sorted(RUN["docs/data.md"])
-    assert {path.name for path in (workplace / "data").iterdir()} == {"news", "web", "shards", "aimed", "mixed"}
+    assert {path.name for path in (workplace / "data").iterdir()} == {"news", "web", "shards", "aimed", "mixed", "once"}
     for name in ("web", "shards"):
         assert set(Manifest.load(workplace / "data" / name).sources["train"]) == {name}
     mixed = Manifest.load(workplace / "data" / "mixed")

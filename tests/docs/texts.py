@@ -15,7 +15,7 @@ def write_texts(folder, sources) -> None:
     draw = random.Random(0)
     for source in sources:
         lines = []
-        for number in range(90):
+        for number in range(150):
             words = draw.choices(WORDS, k=90) if source == sources[0] else draw.choices(WORDS[:5], k=90)
             lines.append(json.dumps({"id": f"{source}-{number}", "source": source, "text": " ".join(words)}) + "\n")
         (folder / f"{source}.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))

@@ -50,6 +50,7 @@ def _make(
         "dtype": "uint16",
         "tokenizer": {"sha256": hashlib.sha256(tokenizer).hexdigest(), "vocab_size": 1000, "end_of_text": 0},
         "split_rule": {},
+        "duplicates": {},
         "splits": splits,
     }
     (folder / "manifest.json").write_text(json.dumps(told))

@@ -142,14 +142,14 @@ def test_the_tokenizer_learns_from_train_documents_only(recipe, tmp_path, monkey
     dataset = prepare(dataclasses.replace(recipe, out=tmp_path / "data"))
     rule = recipe.split_rule()
     (corpus,) = recipe.ingredients
-    expected = [d.text for d in corpus.documents() if rule.split_of(d) == "train"]
+    expected = [d.text for d in corpus.documents() if rule.deals(d.digest) == "train"]
     assert texts == expected
     assert len(texts) < DOCUMENTS
     # Of a large corpus, a sample from beginning to end.
     texts.clear()
     monkeypatch.setattr(learn, "_CHARACTERS", 40_000)
     prepare(dataclasses.replace(recipe, out=tmp_path / "sampled"))
-    assert 20_000 < sum(map(len, texts)) < 80_000
+    assert 8_000 < sum(map(len, texts)) < 32_000  # 40 % of that: the text of the others may be held out
     assert set(texts) < set(expected)
     assert dataset.samples("train") > 0
 

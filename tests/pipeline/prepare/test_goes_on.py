@@ -41,7 +41,7 @@ def test_two_at_once_do_not_mix(recipe, tmp_path):
     assert tried == ["reading text for the tokenizer", "encoding documents", "writing train shards"]
 
 
-@pytest.mark.parametrize("at", [("reading text", 100), ("encoding", 250), ("writing", 100)])
+@pytest.mark.parametrize("at", [("reading text", 100), ("encoding", 295), ("writing", 100)])
 def test_after_an_interruption_the_same_command_goes_on(recipe, dataset, tmp_path, monkeypatch, at):
     """Ctrl-C in the tokenizer's pass, while text is encoded, and while shards are written."""
     monkeypatch.setattr(parts, "PART", 2_000)
@@ -63,7 +63,8 @@ def test_after_an_interruption_the_same_command_goes_on(recipe, dataset, tmp_pat
     prepare(again)
     assert _bytes(tmp_path / "data") == _bytes(dataset.folder)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    assert sum(len(some) for some in made) <= DOCUMENTS - 200 * bool(finished)
+    # Six in ten documents of the code wait for the end: their text could be held out.
+    assert sum(len(some) for some in made) <= DOCUMENTS - 140 * bool(finished)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models
@@ -86,6 +87,38 @@ def test_verify_drops_broken_shards(tmp_path, capsys):
     assert Manifest.load(out).sha256 == after.sha256
 
 
+def test_duplicates_are_told(files, tmp_path, capsys):
+    options = [*OPTIONS, "--source-field", "kind", "--out", str(tmp_path / "data")]
+    copied = tmp_path / "twice" / "made.jsonl"  # of the same name: it stands in the ids
+    copied.parent.mkdir()
+    copied.write_text(2 * Path(files[1]).read_text())
+    listed = "duplicates: 100 documents have the text of an earlier one, in 100 groups; they are kept, and listed in"
+    assert main([*options, "--data-files", str(copied)]) == 0
+    assert listed in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "data")]) == 0
+    assert listed in capsys.readouterr().out
+    (tmp_path / "data" / "duplicates.parquet").unlink()
+    assert main(["verify", str(tmp_path / "data")]) == 1
+    assert capsys.readouterr().err == (
+        f"{tmp_path}/data/duplicates.parquet is missing: restore it or prepare the dataset again\n"
+    )
+    out = ["--data-files", str(copied), "--out"]
+    assert main([*options, *out, str(tmp_path / "dropped"), "--duplicates", "drop", "--near-duplicates", "0.9"]) == 0
+    told = "duplicates: 100 documents have the text of an earlier one, 0 are like one (similarity 0.9), and are dropped"
+    assert told in capsys.readouterr().out
+    dropped, once = Manifest.load(tmp_path / "dropped"), tmp_path / "once"
+    assert main([*options, *files, "--out", str(once), "--duplicates", "keep"]) == 0
+    assert "duplicates: not looked for" in capsys.readouterr().out
+    assert dropped.shards == Manifest.load(once).shards
+    assert main([*options, *files, "--out", str(tmp_path / "none")]) == 0
+    assert "duplicates: none" in capsys.readouterr().out
+    target = tmp_path / "target.jsonl"
+    target.write_text("".join(Path(files[1]).read_text().splitlines(keepends=True)[:60]))
+    assert main([*options, *files, "--target-files", str(target), "--out", str(tmp_path / "aimed")]) == 0
+    assert "60 documents of the pool are held out too, and are dropped from it" in capsys.readouterr().out
+    assert Manifest.load(tmp_path / "aimed").sources["train"]["made"]["documents"] == 40
+
+
 def _refused(capsys, arguments, sentence):
     assert main(arguments) == 2
     errors = capsys.readouterr().err
@@ -115,6 +148,8 @@ def test_verify_refuses_what_is_no_dataset(dataset, tmp_path, capsys):
         (["--vocab-size", "100"], "vocab_size is 100; it must be at least 257"),
         (["--seq-len", "0"], "--seq-len is 0; it must be at least 1"),
         (["--shard-size", "0"], "--shard-size is 0.0; it must be above 0"),
+        (["--near-duplicates", "0.3"], "--near-duplicates is 0.3; it must lie between 0.5 and 1"),
+        (["--near-duplicates", "0.8", "--duplicates", "keep"], "--duplicates keep does not: leave one of them out"),
         (["--seed", "-1"], "--seed is -1; it must not be negative"),
         (["--tokenizer", "gpt2"], "--vocab-size is for a tokenizer to be trained"),
         (["--corpus", "parquet"], "made.jsonl cannot be read"),

@@ -1,10 +1,11 @@
 """One sample, one step, one document, against a plain loop over the rows of a small log."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from selection.attribution import totals
-from selection.attribution.history import document_samples, first_samples, sample_history, step_contents
+from selection.attribution.history import document_samples, fates, first_samples, sample_history, step_contents
 from selection.attribution.open_log import OpenLog
 from selection.log.writer import SelectionLog
 from tests.helpers.log_example import K, N
@@ -71,3 +72,18 @@ def test_the_samples_of_a_document(rows):
     assert first_samples(log, ["doc-03", "doc-00"]) == {"doc-03": 12, "doc-00": 0}
     with pytest.raises(ValueError, match="document 'doc-99' is in no candidate"):
         document_samples(log, "doc-99")
+
+
+def test_what_became_of_documents(rows):
+    log, _ = rows
+    known = totals.documents(log, "offered", top=10_000).to_pylist()
+    names = [known[3]["document"], "never offered", known[0]["document"]]
+    table = fates(log, pa.table({"group": [7, 7, 9], "document": names})).to_pylist()
+    assert [(row["group"], row["document"]) for row in table] == list(zip([7, 7, 9], names, strict=True))
+    for row, expected in ((table[0], known[3]), (table[2], known[0])):
+        parts = document_samples(log, row["document"]).to_pylist()
+        assert row["samples"] == len({part["sample_id"] for part in parts})
+        for name in ("offered", "picked", "scored", "mean_score", "contribution"):
+            assert row[name] == pytest.approx(expected[name]), name
+    assert {table[1][name] for name in ("samples", "offered", "picked", "scored")} == {0}
+    assert table[1]["mean_score"] is None

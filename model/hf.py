@@ -80,7 +80,7 @@ def ends_in_plain_head(network: nn.Module) -> bool:
     The network itself is asked, by a pass of one token: a soft cap or a scale would make other tensors of them.
     """
     head = network.get_output_embeddings()
-    if type(head) is not nn.Linear or head.bias is not None:
+    if type(head) is not nn.Linear or head.bias is not None or network.base_model is network:
         return False
     seen = []
     hook = head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))

@@ -72,6 +72,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(nursery, dataset, llama
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
+def test_adapters_begin_where_those_of_another_run_ended(dataset, llama, tmp_path):
+    changes = settings(llama, train__learning_rate=2e-2, **LORA)
+    first = run(dataset, tmp_path / "first", **changes)
+    second = run(dataset, tmp_path / "second", train__init_from=first, **changes)
+    (start, *_, end), (begun, *_) = measured(first, "val_loss", "test_loss"), measured(second, "val_loss", "test_loss")
+    assert begun == end != start
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "our own"])
 def test_recomputing_changes_no_figure(dataset, llama, tmp_path, kind):
     changes = STEPS | {"model__n_layer": 2} if kind == "our own" else settings(llama, **KINDS[kind])

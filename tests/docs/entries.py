@@ -133,6 +133,7 @@ NOT_RUN = {
     },
     "docs/costs.md": {
         "bench step --rounds": MINUTES,
+        "bench step --n-layer": MINUTES,
         "bench step --run": MINUTES,
         "bench log": MINUTES,
         "bench log --amortised": MINUTES,

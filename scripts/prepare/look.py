@@ -16,6 +16,7 @@ from rich.console import Console
 from pipeline.atomic import write_whole
 from pipeline.dataset.manifest import SPLITS, Manifest
 from pipeline.dataset.sampling import evaluation_samples
+from scripts.prepare.duplicates import sentences
 from scripts.report import figures
 from scripts.report.format import Answer, print_answers
 from scripts.report.html import render
@@ -102,6 +103,7 @@ def _splits(manifest: Manifest) -> Answer:
         )
     note = f"Samples of {manifest.sequence_length} + 1 tokens, packing {manifest.packing}, "
     note += f"a tokenizer of {manifest.vocab_size:,}; manifest {manifest.sha256[:12]}."
+    note = "\n".join([note, *sentences(manifest)])
     return Answer("splits", f"{manifest.folder}", pa.Table.from_pylist(rows), note=note)
 
 

@@ -87,6 +87,8 @@ def test_the_command_prints_and_writes_a_page(folder, capsys):
     assert main(["inspect", str(folder), "--samples", "1", "--html"]) == 0
     told = capsys.readouterr().out
     assert "tokens a word" in told.replace("\n", " ")
+    copies = len(TEXTS) - len({text for _, text in TEXTS.values()})
+    assert f"duplicates: {copies} documents have the text of an earlier one, in 18 groups" in " ".join(told.split())
     assert max(map(len, told.splitlines())) <= max(100, len(str(folder)) + 40)
     page = (folder / "inspect.html").read_text()
     assert page.count("<details>") == len(SPLITS)

@@ -15,7 +15,7 @@ import numpy as np
 
 from .remote import Mirror
 
-FORMAT = 2
+FORMAT = 3
 SPLITS = ("train", "target", "val", "test")
 HELD_OUT = SPLITS[1:]
 PACKINGS = ("concat", "document")

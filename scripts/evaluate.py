@@ -97,7 +97,7 @@ def evaluate(opened: Opened, chosen: Evaluate, console: Console) -> dict[str, di
         sums: dict[str, Sums] = defaultdict(Sums)
         batches = [ids[start : start + chosen.batch] for start in range(0, len(ids), chosen.batch)]
         for batch in track(batches, description=split, console=console, transient=True):
-            inputs_NT, targets_NT = inputs_and_targets(reader.tokens(batch), manifest)
+            inputs_NT, targets_NT = inputs_and_targets(reader.marked(batch), manifest)
             losses_NT = token_losses(opened.network, inputs_NT.to(device), targets_NT.to(device)).cpu().numpy()
             for sample, inputs_T, targets_T, losses_T in zip(
                 batch, inputs_NT.numpy(), targets_NT.numpy(), losses_NT, strict=True

@@ -39,8 +39,8 @@ class Corpus:
     read: asked -> documents; characters: asked -> roughly how many characters they hold, without reading them.
     of_files: whether it reads files that the user names: then asked.data_files are these files, each once. reads: the
     names of what it reads of `asked` besides. documents: how many there are, where that is known. mixed: whether its
-    beginning is taken for a fair sample of it all. seq_len, vocab_size, target_sources: what `prepare` takes where no
-    option says otherwise.
+    beginning is taken for a fair sample of it all. conversations: whether its documents say which of their text carries
+    loss. seq_len, vocab_size, target_sources: what `prepare` takes where no option says otherwise.
     """
 
     read: Callable[[Asked], Iterator[Document]]
@@ -49,6 +49,7 @@ class Corpus:
     reads: tuple[str, ...] = ()
     documents: int | None = None
     mixed: bool = False
+    conversations: bool = False
     seq_len: int = 1024
     vocab_size: int = 32_768
     target_sources: tuple[str, ...] = ()

@@ -11,13 +11,15 @@ _WHITESPACE = b" \t\n\r\v\f"
 class Document:
     """A text, where it comes from (`source`), and a name for it that stays the same from run to run (`id`).
 
-    corpus: the name of its corpus where a dataset is made of several. split: the one it is in, once that is decided.
+    corpus: the name of its corpus where a dataset is made of several. loss: the stretches of the text that a model
+    learns to say, as characters [first, last) in order; None: all of it. split: the one it is in, once that is decided.
     """
 
     id: str
     text: str
     source: str
     corpus: str = ""
+    loss: tuple[tuple[int, int], ...] | None = None
     split: str = ""
 
     @cached_property

@@ -43,14 +43,16 @@ def expand(corpus: str, data_files: Sequence[str]) -> list[str]:
     return sorted(files)
 
 
-def _characters(asked: Asked, packed: bool) -> int:
+def characters_of_files(asked: Asked, packed: bool) -> int:
     return sum(
         os.path.getsize(path) * (_COMPRESSED_TO_TEXT if packed or path.endswith(_COMPRESSIONS) else 1)
         for path in asked.data_files
     )
 
 
-def _read_files(asked: Asked, reader) -> Iterator[Document]:
+def read_files(asked: Asked, reader) -> Iterator[Document]:
+    """The documents that reader(path, name, source, fields) finds in every file: `name` stands before ids, `source` is
+    the file's stem. ValueError naming a file that cannot be read."""
     # Ids name a file from the folder that all files share, so two files of one name keep different ids.
     shared = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in asked.data_files])
     for path in asked.data_files:
@@ -83,9 +85,9 @@ def _open(path: str) -> io.TextIOBase:
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
-def _read_json(path: str, name: str, source: str, fields: Fields) -> Iterator[Document]:
+def json_records(path: str) -> Iterator[tuple[str, dict]]:
+    """The objects of a JSON Lines file, each with its place for an error to name. ValueError for anything else."""
     with _open(path) as lines:
-        number = 0
         for at, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -95,8 +97,12 @@ def _read_json(path: str, name: str, source: str, fields: Fields) -> Iterator[Do
                 raise ValueError(f"{path}, line {at} is no JSON ({error}); one object a line is expected") from None
             if not isinstance(record, dict):
                 raise ValueError(f"{path}, line {at} is no JSON object; one object a line is expected")
-            yield fields.document(record, f"{path}, line {at}", f"{name}:{number}", source)
-            number += 1
+            yield f"{path}, line {at}", record
+
+
+def _read_json(path: str, name: str, source: str, fields: Fields) -> Iterator[Document]:
+    for number, (where, record) in enumerate(json_records(path)):
+        yield fields.document(record, where, f"{name}:{number}", source)
 
 
 def _read_parquet(path: str, name: str, source: str, fields: Fields) -> Iterator[Document]:
@@ -123,8 +129,8 @@ def _read_text(path: str, name: str, source: str, fields: Fields) -> Iterator[Do
 
 
 def _corpus(reader, reads: tuple[str, ...] = RECORD, packed: bool = False) -> Corpus:
-    characters = partial(_characters, packed=packed)
-    return Corpus(partial(_read_files, reader=reader), characters, of_files=True, reads=reads)
+    characters = partial(characters_of_files, packed=packed)
+    return Corpus(partial(read_files, reader=reader), characters, of_files=True, reads=reads)
 
 
 JSON, PARQUET, TEXT = _corpus(_read_json), _corpus(_read_parquet, packed=True), _corpus(_read_text, reads=())

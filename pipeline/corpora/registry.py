@@ -8,6 +8,7 @@ from .document import Document
 from .files import JSON, PARQUET, TEXT, expand
 from .hub import HUB, OPENWEBTEXT
 from .installed_docs import INSTALLED_DOCS
+from .instructions import INSTRUCTIONS
 from .webdataset import WEBDATASET
 
 CORPORA: dict[str, Corpus] = {
@@ -16,6 +17,7 @@ CORPORA: dict[str, Corpus] = {
     "json": JSON,
     "parquet": PARQUET,
     "text": TEXT,
+    "instructions": INSTRUCTIONS,
     "webdataset": WEBDATASET,
     "installed-docs": INSTALLED_DOCS,
 }

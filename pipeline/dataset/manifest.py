@@ -18,7 +18,7 @@ from .remote import Mirror
 FORMAT = 3
 SPLITS = ("train", "target", "val", "test")
 HELD_OUT = SPLITS[1:]
-PACKINGS = ("concat", "document")
+PACKINGS = ("concat", "document", "conversation")
 DTYPES = ("uint16", "uint32")
 _SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-[0-9]{{6,}}\.tar")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,6 +58,7 @@ class Manifest:
     sources: dict[str, dict[str, dict[str, int]]]  # split -> source -> {"documents", "tokens"}
     dropped_tokens: dict[str, int]
     document_tokens: dict[str, list[int]]  # split -> at i: documents of 2**i to 2**(i + 1) - 1 tokens
+    conversations: dict[str, dict[str, int]]  # split -> how many were {"truncated", "dropped"}, in their packing
     mirror: Mirror | None = None
 
     @classmethod
@@ -124,6 +125,7 @@ class Manifest:
             sources={split: part["sources"] for split, part in splits.items()},
             dropped_tokens={split: part["dropped_tokens"] for split, part in splits.items()},
             document_tokens={split: part.get("document_tokens", []) for split, part in splits.items()},
+            conversations={split: part.get("conversations", {}) for split, part in splits.items()},
             mirror=mirror,
         )
 
@@ -134,6 +136,11 @@ class Manifest:
                 f"{path} is not the tokenizer that the shards were made with (its sha256 differs from "
                 "manifest.json's): put the right file back or prepare the dataset again"
             )
+
+    @property
+    def masked(self) -> bool:
+        """Whether a mask beside the tokens says which of them are targets."""
+        return self.packing == "conversation"
 
     def samples(self, split: str) -> int:
         """How many samples `split` holds."""

@@ -4,12 +4,13 @@ Shape suffixes: N samples, T1 = T + 1 tokens (T inputs and, one to the right, T 
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from . import block
 from .manifest import SPLITS, Manifest
 from .remote import Mirror
 from .shards import OpenShard, Span
@@ -37,18 +38,30 @@ class SplitReader:
 
     def tokens(self, sample_ids: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
         """The tokens of these samples, in the order asked for: [N, T+1] in the stored type (uint16 or uint32)."""
+        return self._copied(sample_ids, OpenShard.tokens, self.manifest.dtype)
+
+    def marked(self, sample_ids: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
+        """The same for inputs_and_targets: where the dataset has masks, int32 with ~token in place of every token that
+        is no target."""
+        tokens_NT1 = self.tokens(sample_ids)
+        if not self.manifest.masked:
+            return tokens_NT1
+        mask_NT1 = self._copied(sample_ids, OpenShard.mask, block.MASK)
+        return np.where(mask_NT1 == 1, tokens_NT1.astype(np.int32), ~tokens_NT1.astype(np.int32))
+
+    def _copied(self, sample_ids, copy: Callable[[OpenShard, np.ndarray, np.ndarray], None], dtype) -> np.ndarray:
         ids_N, shards_N = self._placed(sample_ids)
-        tokens_NT1 = np.empty((len(ids_N), self.manifest.sequence_length + 1), dtype=self.manifest.dtype)
+        values_NT1 = np.empty((len(ids_N), self.manifest.sequence_length + 1), dtype=dtype)
         # Shard by shard and, within one, from front to back, whatever the order asked for: each shard is
         # opened once, and the disk is read forwards.
         order = np.argsort(ids_N, kind="stable")
         edges = np.flatnonzero(np.diff(shards_N[order])) + 1
         for places in np.split(order, edges) if len(order) else ():
             index = int(shards_N[places[0]])
-            part = np.empty((len(places), tokens_NT1.shape[1]), dtype=tokens_NT1.dtype)
-            self._shard(index).tokens(ids_N[places] - self._firsts[index], part)
-            tokens_NT1[places] = part
-        return tokens_NT1
+            part = np.empty((len(places), values_NT1.shape[1]), dtype=dtype)
+            copy(self._shard(index), ids_N[places] - self._firsts[index], part)
+            values_NT1[places] = part
+        return values_NT1
 
     def spans(self, sample_id: int) -> list[Span]:
         """The stretches of documents that this sample is made of, in order."""
@@ -82,13 +95,24 @@ class SplitReader:
         return self._open[index]
 
 
-def inputs_and_targets(tokens_NT1: torch.Tensor | np.ndarray, manifest: Manifest) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and targets, both int64 [N, T]; a target is the token after its input, or -1 on padding.
+def plain(marked_NT1: np.ndarray, manifest: Manifest) -> np.ndarray:
+    """The tokens of what `marked` gave, in the stored type."""
+    return np.where(marked_NT1 < 0, ~marked_NT1, marked_NT1).astype(manifest.dtype) if manifest.masked else marked_NT1
 
-    Only packing `document` pads, with <|endoftext|>. In it that token only ever ends a document, so whatever
-    would be predicted from it is padding; the one that ends the document is itself predicted.
+
+def inputs_and_targets(tokens_NT1: torch.Tensor | np.ndarray, manifest: Manifest) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets of what `marked` gave, both int64 [N, T]; a target is the token after its input, or -1.
+
+    Packings `document` and `conversation` pad, with <|endoftext|>. In `document` that token only ever ends a document,
+    so whatever would be predicted from it is padding; the one that ends the document is itself predicted. In
+    `conversation` the marks tell.
     """
-    tokens = torch.as_tensor(tokens_NT1).to(torch.int64)
+    tokens = torch.as_tensor(tokens_NT1)
+    if manifest.packing == "conversation":
+        assert tokens.dtype.is_signed, "plain tokens do not tell which of them are targets"
+        tokens = tokens.to(torch.int64)
+        return torch.where(tokens < 0, ~tokens, tokens)[..., :-1].contiguous(), tokens[..., 1:].clamp(min=-1)
+    tokens = tokens.to(torch.int64)
     inputs, targets = tokens[..., :-1].contiguous(), tokens[..., 1:].contiguous()
     if manifest.packing == "document":
         targets = targets.masked_fill(inputs == manifest.end_of_text, -1)

@@ -52,8 +52,9 @@ class OpenShard:
             members = scan(self.data)
         except ValueError as error:
             raise self._error(str(error)) from None
-        self._blocks = self._check_blocks(members, shard)
-        self._text_starts, self._text_sizes = members.starts[1::2], members.sizes[1::2]
+        self._tokens, self._masks = self._check_blocks(members, shard)
+        files = len(block.file_names(0, manifest.masked))
+        self._text_starts, self._text_sizes = members.starts[files - 1 :: files], members.sizes[files - 1 :: files]
         # After the cheaper checks, which say more precisely what is wrong. 64 MB take 40 ms.
         if self.signature != trusted and hashlib.sha256(self.data).hexdigest() != shard.sha256:
             raise self._error("has other bytes than it was written with (its sha256 differs)")
@@ -79,30 +80,44 @@ class OpenShard:
             f"{self.path.parent}' checks every shard, and with --drop goes on without the broken ones"
         )
 
-    def _check_blocks(self, members: Members, shard: Shard) -> list[np.ndarray]:
-        """The tokens of every block, [B, T+1], mapped. Its members must be those of the samples of the manifest."""
-        firsts = range(0, shard.samples, block.SAMPLES)
-        expected = [name.encode() for first in firsts for name in block.file_names(shard.first_sample + first)]
-        if members.names.tolist() != expected:
+    def _check_blocks(self, members: Members, shard: Shard) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The tokens and the masks of every block, each [B, T+1], mapped; where there are no masks none. The members
+        must be those of the samples of the manifest."""
+        firsts, masked = range(0, shard.samples, block.SAMPLES), self.manifest.masked
+        names = [block.file_names(shard.first_sample + first, masked) for first in firsts]
+        if members.names.tolist() != [name.encode() for of_block in names for name in of_block]:
             raise self._error("holds other samples than the manifest says")
-        blocks = []
-        for i, (first, name) in enumerate(zip(firsts, expected[::2], strict=True)):
+        found = [], []
+        for number, (first, files) in enumerate(zip(firsts, names, strict=True)):
             shape = (min(block.SAMPLES, shard.samples - first), self.width)
-            header = block.array_header(self.dtype, *shape)
-            start, size = int(members.starts[2 * i]), int(members.sizes[2 * i])
-            begin, count = start + len(header), shape[0] * shape[1]
-            if self.data[start:begin] != header or size != len(header) + count * self.dtype.itemsize:
-                told = f"{shape[0]} samples of {shape[1]} {self.dtype.name} tokens"
-                raise self._error(f"holds something else than {told} in {name.decode()}")
-            blocks.append(np.frombuffer(self.data, self.dtype, count, begin).reshape(shape))
-        return blocks
+            for place, (arrays, dtype) in enumerate(zip(found, (self.dtype, block.MASK)[: 1 + masked], strict=False)):
+                at = len(files) * number + place
+                arrays.append(self._array(members, at, shape, dtype, files[place]))
+        return found
+
+    def _array(self, members: Members, at: int, shape: tuple[int, int], dtype: np.dtype, name: str) -> np.ndarray:
+        header = block.array_header(dtype, *shape)
+        start, size = int(members.starts[at]), int(members.sizes[at])
+        begin, count = start + len(header), shape[0] * shape[1]
+        if self.data[start:begin] != header or size != len(header) + count * dtype.itemsize:
+            told = f"{shape[0]} samples of {shape[1]} {dtype.name} tokens"
+            raise self._error(f"holds something else than {told} in {name}")
+        return np.frombuffer(self.data, dtype, count, begin).reshape(shape)
 
     def tokens(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Copy the tokens of the samples at `rows` (numbered within this shard) into `out` [N, T+1]."""
+        self._copy(self._tokens, rows, out)
+
+    def mask(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy the masks of these samples into `out` [N, T+1]."""
+        self._copy(self._masks, rows, out)
+
+    @staticmethod
+    def _copy(arrays: list[np.ndarray], rows: np.ndarray, out: np.ndarray) -> None:
         blocks_N, places_N = np.divmod(rows, block.SAMPLES)
         edges = [0, *(np.flatnonzero(np.diff(blocks_N)) + 1).tolist(), len(rows)]
         for begin, end in pairwise(edges):
-            out[begin:end] = self._blocks[blocks_N[begin]][places_N[begin:end]]
+            out[begin:end] = arrays[blocks_N[begin]][places_N[begin:end]]
 
     def spans(self, row: int) -> list[Span]:
         number, place = divmod(row, block.SAMPLES)

@@ -48,8 +48,9 @@ class Encoder:
         self._characters = TokenCharacters(tokenizer) if TokenCharacters.fit(tokenizer) else None
 
     def encode(self, documents: Sequence[Document]) -> Tokens:
-        """Long texts are encoded in pieces; the tokens are the same."""
-        cuts = [_cuts(document.text) for document in documents]
+        """Long texts are encoded in pieces; the tokens are the same. So are stretches that carry loss, as a model meets
+        them: after a prompt that is encoded by itself, and followed by an end."""
+        cuts = [_cuts(document) for document in documents]
         pieces = [
             document.text[begin:end]
             for document, at in zip(documents, cuts, strict=True)
@@ -111,8 +112,15 @@ def _edges(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _cuts(text: str) -> list[int]:
-    """Where the pieces of a text begin: one piece, or several of about BATCH characters.
+def _cuts(document: Document) -> list[int]:
+    """Where the pieces of a document begin: one piece, or several, and the stretches that carry loss by themselves."""
+    text, loss = document.text, document.loss or ()
+    edges = sorted({0, *(edge for stretch in loss for edge in stretch if edge < len(text))})
+    return [begin + cut for begin, end in pairwise([*edges, len(text)]) for cut in _cuts_by_length(text[begin:end])]
+
+
+def _cuts_by_length(text: str) -> list[int]:
+    """Where pieces of about BATCH characters begin.
 
     Cut before a lone space that a word follows: GPT-2's rule begins a token there anyway, so nothing changes. A
     text without such a place within a piece's length is cut anywhere.

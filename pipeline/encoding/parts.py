@@ -53,6 +53,8 @@ class PartEncoder:
         for document in documents:
             text = document.text.encode()
             digest.update(b"%d " % len(text) + text)
+            if document.loss is not None:  # its edges are those of tokens
+                digest.update(repr(document.loss).encode())
         path = self._folder / f"{number:06d}-{digest.hexdigest()[:32]}.part"
         if path.exists() and _read(path) is not None:
             return path, True

@@ -75,7 +75,7 @@ class Ingredient:
 
     def _named(self, document: Document) -> Document:
         source = document.source if self.asked.source_field else self.name
-        return Document(f"{self.name}:{document.id}", document.text, source, self.name)
+        return replace(document, id=f"{self.name}:{document.id}", source=source, corpus=self.name)
 
     def record(self) -> dict:
         """What manifest.json says of it: what differs from the defaults."""
@@ -90,14 +90,17 @@ class Ingredient:
         return {key: value for key, value in told.items() if value not in ("", None)}
 
 
-def target_files(files: Sequence[str], asked: Asked) -> Ingredient:
-    """The target of the command line, its format by the names of its files. ValueError where these do not tell it."""
+def target_files(files: Sequence[str], asked: Asked, pool: str = "json") -> Ingredient:
+    """The target of the command line, its format by the names of its files: JSON Lines beside a pool of instructions
+    are instructions. ValueError where the names do not tell the format."""
     formats = {_format(name) for name in files}
     if len(formats) > 1:
         raise ValueError(
             f"--target-files are of several formats, {', '.join(sorted(formats))}: list them in a --recipe"
         )
     (corpus,) = formats
+    if corpus == "json" and CORPORA[pool].conversations:
+        corpus = pool
     read = {name: getattr(asked, name) for name in (*RECORD, "pipe") if name in CORPORA[corpus].reads}
     return Ingredient(corpus, Asked(tuple(files), **read), TARGET, TARGET)
 

@@ -48,7 +48,8 @@ class Screen:
                 yield from self._judged(document)
         self._aside.seek(0)
         for line in self._aside:
-            yield from self._judged(Document(*json.loads(line)))
+            *told, loss = json.loads(line)
+            yield from self._judged(Document(*told, loss=loss and tuple(map(tuple, loss))))
         self._aside.close()
 
     def _waits(self, document: Document) -> bool:
@@ -56,7 +57,7 @@ class Screen:
         rule = self._rule
         if rule.target_corpora or rule.may_hold_out(document) or rule.deals(document.digest) == "train":
             return False
-        told = [document.id, document.text, document.source, document.corpus]
+        told = [document.id, document.text, document.source, document.corpus, document.loss]
         self._aside.write(json.dumps(told).encode() + b"\n")
         return True
 

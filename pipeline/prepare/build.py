@@ -92,7 +92,7 @@ class _Dataset:
         self._writers = {split: ShardWriter(folder, split, self._dtype, shard_bytes) for split in SPLITS}
         self._shuffle = Shuffle(folder / "shuffle", recipe.seed)
         emits = {split: writer.add for split, writer in self._writers.items()} | {"train": self._shuffle.add}
-        packer = PACKERS[recipe.packing]
+        packer = PACKERS[recipe.packed]
         self._packers = {split: packer(length, self._end, self._dtype, emits[split]) for split in SPLITS}
         self._sources: dict[str, dict[str, dict[str, int]]] = {split: {} for split in SPLITS}
         self._document_tokens: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
@@ -128,7 +128,7 @@ class _Dataset:
             "format": FORMAT,
             "corpora": [one.record() | {"taken": self._taken[one.name]} for one in self._recipe.ingredients],
             "sequence_length": self._recipe.sequence_length,
-            "packing": self._recipe.packing,
+            "packing": self._recipe.packed,
             "dtype": self._dtype.name,
             "tokenizer": self._tokenizer,
             "split_rule": self._rule.record(),
@@ -136,7 +136,7 @@ class _Dataset:
             "splits": {
                 split: {
                     "sources": dict(sorted(self._sources[split].items())),
-                    "dropped_tokens": dropped[split],
+                    **dropped[split],
                     "document_tokens": [counts[i] for i in range(max(counts, default=-1) + 1)],
                     "shards": [asdict(shard) for shard in shards[split]],
                 }
@@ -153,6 +153,8 @@ class _Dataset:
         documents = sum(counts["documents"] for counts in self._sources[split].values())
         found = f"split {split} has no sample: {documents} documents fell to it, too little text for one of "
         found += f"{self._recipe.sequence_length + 1} tokens."
+        if documents and self._recipe.packed == "conversation":
+            return f"split {split} has no sample: none of its {documents} conversations has a target within --seq-len"
         wanted = self._rule.target_sources
         missing = sorted(set(wanted) - set(seen))
         if missing:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..dataset.block import MASK
 from ..encoding.documents import Encoded
 from .writer import Sample
 
@@ -47,9 +48,9 @@ class ConcatPacker:
                 self._filled, self._held = 0, []
                 at -= 1  # the token that two samples share
 
-    def finish(self) -> int:
-        """Drop the incomplete last sample; returns how many tokens are never predicted for it."""
-        return max(self._filled - 1, 0)
+    def finish(self) -> dict:
+        """Drop the incomplete last sample; says how many tokens are never predicted for it."""
+        return {"dropped_tokens": max(self._filled - 1, 0)}
 
 
 class DocumentPacker:
@@ -70,9 +71,55 @@ class DocumentPacker:
             spans = _spans([_span(encoded, first, last)])
             self._emit(Sample(chunk.tobytes(), spans, min(self._length, n - first)))
 
-    def finish(self) -> int:
+    def finish(self) -> dict:
         """Nothing is dropped."""
-        return 0
+        return {"dropped_tokens": 0}
 
 
-PACKERS = {"concat": ConcatPacker, "document": DocumentPacker}
+class ConversationPacker:
+    """Gives every conversation one sample, cut off where it is longer, filled up with <|endoftext|>, and a mask.
+
+    <|endoftext|> also follows every stretch that carries loss. Targets are the tokens of these stretches and their
+    ends, never padding. A conversation none of whose targets lies within the sample is dropped. A document that carries
+    loss everywhere is no conversation: of it nothing is cut off, it goes on in further samples.
+    """
+
+    def __init__(self, sequence_length: int, end_of_text: int, dtype: np.dtype, emit: Callable[[Sample], None]):
+        self._length, self._end, self._dtype, self._emit = sequence_length, end_of_text, dtype, emit
+        self._lost_targets = self._truncated = self._dropped = 0
+
+    def add(self, encoded: Encoded) -> None:
+        document, ends_n = encoded.document, encoded.places[:, 1]
+        conversation = document.loss is not None
+        ranges = document.loss if conversation else ((0, len(document.text)),)
+        # No token lies on both sides of a stretch's edge (encoding/documents.py).
+        first_r, last_r = (np.searchsorted(ends_n, edges, side="right") for edges in zip(*ranges, strict=True))
+        carries_n = np.zeros(len(ends_n), dtype=bool)
+        for first, last in zip(first_r, last_r, strict=True):
+            carries_n[first:last] = True
+        ids, mask = np.insert(encoded.ids, last_r, self._end), np.insert(carries_n, last_r, True)
+        before = np.append(0, np.cumsum(np.insert(np.ones(len(ends_n), dtype=np.int64), last_r, 0)))  # of the text's
+        for at in [0] if conversation else range(0, len(ids) - 1, self._length):
+            part = slice(at, at + self._length + 1)
+            span = _span(encoded, int(before[at]), int(before[min(part.stop, len(ids))]))
+            self._sample(ids[part], mask[part], span)
+        if conversation and len(ids) > self._length + 1:
+            self._truncated += 1
+            self._lost_targets += int(mask[self._length + 1 :].sum())
+
+    def _sample(self, ids: np.ndarray, mask: np.ndarray, span: dict) -> None:
+        tokens = np.full(self._length + 1, self._end, dtype=self._dtype)
+        is_target = np.zeros(self._length + 1, dtype=MASK)
+        tokens[: len(ids)], is_target[1 : len(ids)] = ids, mask[1:]  # the first token is only ever an input
+        if targets := int(is_target.sum()):
+            self._emit(Sample(tokens.tobytes(), _spans([span]), targets, is_target.tobytes()))
+        else:
+            self._dropped += 1
+
+    def finish(self) -> dict:
+        """Says how many targets were cut off, and of how many conversations; those dropped are among these."""
+        told = {"truncated": self._truncated, "dropped": self._dropped}
+        return {"dropped_tokens": self._lost_targets, "conversations": told}
+
+
+PACKERS = {"concat": ConcatPacker, "document": DocumentPacker, "conversation": ConversationPacker}

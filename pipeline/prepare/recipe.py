@@ -28,8 +28,8 @@ class Recipe:
     out: Path | None = None
     """The dataset folder to make."""
     data_files: tuple[str, ...] = ()
-    """Paths or globs of the files of corpus json, parquet or text (.gz, .bz2, .xz and .zst too). Of corpus webdataset
-    also addresses, and braces: shards-{000..099}.tar."""
+    """Paths or globs of the files of corpus json, parquet, text or instructions (.gz, .bz2, .xz and .zst too). Of
+    corpus webdataset also addresses, and braces: shards-{000..099}.tar."""
     pipe: bool = False
     """Allow data files that run a shell command, as 'pipe:aws s3 cp s3://bucket/shards-{000..099}.tar -'."""
     dataset: str | None = None
@@ -70,8 +70,10 @@ class Recipe:
     """The size of the tokenizer to train (default: 32768; for installed-docs 4096)."""
     seq_len: int | None = None
     """T: the tokens a model sees at once; a sample holds one more (default: 1024; for installed-docs 128)."""
-    packing: Literal["concat", "document"] = "concat"
-    """concat joins documents end to end; document gives each its own samples and masks the padding."""
+    packing: Literal["concat", "document", "conversation"] | None = None
+    """concat joins documents end to end; document gives each its own samples and masks the padding; conversation gives
+    each conversation one sample and masks all but what the assistant says (default: concat; conversation where a corpus
+    is instructions)."""
     shard_size: float = 64
     """The largest size of a shard, in MB."""
     seed: int = 0
@@ -90,7 +92,7 @@ class Recipe:
             return read_recipe(self.recipe)
         if self.corpus is None:
             raise ValueError("--corpus is missing: it says where the text comes from (or --recipe, of several corpora)")
-        target = (target_files(self.target_files, asked),) if self.target_files else ()
+        target = (target_files(self.target_files, asked, self.corpus),) if self.target_files else ()
         return (Ingredient(self.corpus, asked), *target)
 
     @property
@@ -101,6 +103,15 @@ class Recipe:
     @property
     def sequence_length(self) -> int:
         return self._defaults.seq_len if self.seq_len is None else self.seq_len
+
+    @property
+    def packed(self) -> str:
+        """The packing."""
+        return self.packing or ("conversation" if self._conversations else "concat")
+
+    @property
+    def _conversations(self) -> list[Ingredient]:
+        return [one for one in self.ingredients if one.registered.conversations]
 
     @property
     def trained_vocab_size(self) -> int:
@@ -132,6 +143,11 @@ class Recipe:
             )
         if self.tokenizer is not None and self.vocab_size is not None:
             raise ValueError("--vocab-size is for a tokenizer to be trained: leave it out, or leave out --tokenizer")
+        if self.packing in ("concat", "document") and self._conversations:
+            raise ValueError(
+                f"--packing {self.packing} has no mask, and {self._conversations[0]} has loss on part of its text: "
+                "leave --packing out"
+            )
 
     def split_rule(self, characters: float | None = None) -> SplitRule:
         """Which documents go to which split. characters: about how many there are, by default what the corpora say.

@@ -21,7 +21,7 @@ from .writer import Sample
 _FILES = 256
 _BUFFER = 1 << 16  # bytes gathered for a file before they are written to it
 _DRAWN = 1 << 14  # lots drawn at a time
-_HEAD = struct.Struct("<III")  # bytes of tokens, bytes of spans, targets
+_HEAD = struct.Struct("<IIII")  # bytes of tokens, of spans and of the mask, targets
 
 
 class Shuffle:
@@ -41,9 +41,10 @@ class Shuffle:
             self._lots = bits % _FILES
         lot = int(self._lots[place])
         buffer = self._buffers[lot]
-        buffer += _HEAD.pack(len(sample.tokens), len(sample.spans), sample.targets)
+        buffer += _HEAD.pack(len(sample.tokens), len(sample.spans), len(sample.mask), sample.targets)
         buffer += sample.tokens
         buffer += sample.spans
+        buffer += sample.mask
         if len(buffer) >= _BUFFER:
             self._flush(lot)
         self.samples += 1
@@ -68,10 +69,10 @@ class Shuffle:
         positions, position = [], 0
         while position < len(data):
             positions.append(position)
-            tokens, spans, _ = _HEAD.unpack_from(data, position)
-            position += _HEAD.size + tokens + spans
+            tokens, spans, mask, _ = _HEAD.unpack_from(data, position)
+            position += _HEAD.size + tokens + spans + mask
         for place in permutation(len(positions), self._seed, PLACE, lot):
-            begin = positions[place]
-            tokens, spans, targets = _HEAD.unpack_from(data, begin)
-            middle = begin + _HEAD.size + tokens
-            yield Sample(data[begin + _HEAD.size : middle], data[middle : middle + spans], targets)
+            tokens, spans, mask, targets = _HEAD.unpack_from(data, positions[place])
+            begin = positions[place] + _HEAD.size
+            middle, end = begin + tokens, begin + tokens + spans
+            yield Sample(data[begin:middle], data[middle:end], targets, data[end : end + mask])

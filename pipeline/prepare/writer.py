@@ -18,6 +18,7 @@ class Sample(NamedTuple):
     tokens: bytes  # T + 1 tokens, little endian
     spans: bytes  # the JSON text of their list
     targets: int  # how many of its T targets are no padding
+    mask: bytes = b""  # in packing `conversation`, which of its T + 1 tokens are targets: a byte each, 1 or 0
 
 
 class ShardWriter:
@@ -57,12 +58,14 @@ class ShardWriter:
     def _block_bytes(self, sample: Sample) -> int:
         """What the open block takes with this sample in it."""
         samples = len(self._block) + 1
-        return block.bytes_of(samples, samples * len(sample.tokens), self._span_bytes + len(sample.spans))
+        spans = self._span_bytes + len(sample.spans)
+        return block.bytes_of(samples, samples * len(sample.tokens), spans, samples * len(sample.mask))
 
     def _write_block(self):
         if self._block:
-            tokens, spans, _ = zip(*self._block, strict=True)
-            self._write(block.files(self._samples - len(self._block), tokens, spans, self._dtype))
+            tokens, spans, _, masks = zip(*self._block, strict=True)
+            masks = masks if masks[0] else ()
+            self._write(block.files(self._samples - len(self._block), tokens, spans, self._dtype, masks))
             self._block, self._span_bytes = [], 0
 
     def _write(self, content: bytes):

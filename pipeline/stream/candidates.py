@@ -33,7 +33,7 @@ class Candidates(NamedTuple):
 
     step: int
     sample_ids_Gn: torch.Tensor  # int64
-    tokens_GnT1: torch.Tensor  # int64
+    tokens_GnT1: torch.Tensor  # int64, as SplitReader.marked gives them
     features_GnF: np.ndarray | None = None  # what the stream's `features` made of the tokens
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..dataset.manifest import Manifest
-from ..dataset.reader import SplitReader
+from ..dataset.reader import SplitReader, plain
 from ..processes import end_with_parent
 from .order import EpochOrder
 
@@ -56,7 +56,8 @@ class LaneReader(IterableDataset):
             lanes = [_Lane(lane, reader, self.order, self.drawn) for lane in mine]
             for step in count(self.step):
                 ids, tokens = zip(*(lane.read(step) for lane in lanes), strict=True)
-                features = np.stack([self.features(part) for part in tokens]) if self.features else None
+                texts = (plain(part, self.manifest) for part in tokens) if self.features else ()
+                features = np.stack([self.features(part) for part in texts]) if self.features else None
                 yield step, worker, np.stack(ids), np.stack(tokens), features
         except ValueError as error:
             yield str(error)
@@ -76,7 +77,7 @@ class _Lane:
         self._held = None
 
     def read(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sample ids [n] and tokens [n, T+1] of this lane's group at `step`."""
+        """Sample ids [n] and tokens [n, T+1], as SplitReader.marked gives them, of this lane's group at `step`."""
         epoch, step = divmod(step, self.order.steps_per_epoch)
         first, last = step * self.drawn, (step + 1) * self.drawn
         length = self.order.window_length
@@ -92,5 +93,5 @@ class _Lane:
         if self._held == (epoch, number):
             return
         ids, permuted = self.order.window(epoch, self.lane, number)
-        self._ids, self._tokens = ids[permuted], self.reader.tokens(ids)[permuted]
+        self._ids, self._tokens = ids[permuted], self.reader.marked(ids)[permuted]
         self._held = (epoch, number)

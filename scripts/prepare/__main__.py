@@ -7,6 +7,7 @@
     python -m scripts.prepare --corpus json --data-files 'news/*.jsonl.gz' --text-field text \
         --source-field source --id-field id --target-sources news --out data/news
     python -m scripts.prepare --corpus openwebtext --tokenizer gpt2 --target-files 'mine/*.jsonl' --out data/mine
+    python -m scripts.prepare --corpus instructions --data-files 'talks/*.jsonl' --seq-len 512 --out data/talks
     python -m scripts.prepare --recipe mix.toml --out data/mixed
     python -m scripts.prepare verify data/owt          # or with --drop: go on without the broken shards
     python -m scripts.prepare inspect data/owt         # or with --html: a page too
@@ -85,8 +86,13 @@ def _prepare(recipe: Recipe, console: Console) -> int:
         manifest = prepare(recipe, lambda *watched: _watched(progress, *watched))
     console.print(_table(manifest))
     console.print(f"{recipe.out}: samples of {manifest.sequence_length} + 1 tokens, {manifest.packing}", soft_wrap=True)
+    for split, counts in manifest.conversations.items():
+        if counts.get("truncated"):
+            told = f"{split}: {counts['truncated']} conversations are longer and cut off, "
+            told += f"{manifest.dropped_tokens[split]} targets with it; {counts['dropped']} of them had no other"
+            console.print(f"{told} and are dropped", soft_wrap=True)
     for split, tokens in manifest.dropped_tokens.items():
-        if tokens:
+        if tokens and not manifest.masked:
             console.print(f"{split}: {tokens} tokens at its end fill no sample and are dropped", soft_wrap=True)
     for sentence in sentences(manifest):
         console.print(sentence, soft_wrap=True)

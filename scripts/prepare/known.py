@@ -66,7 +66,8 @@ def losses(asked: Losses, console: Console) -> None:
     world = World.join(config.train.device)
     try:
         of_tokens = loss_by(config, newest, manifest, world)
-        _measure(manifest, asked.out, "loss", f"{newest.resolve()}", of_tokens, console)
+        by = f"{newest.resolve()}"
+        _measure(manifest, asked.out, "loss", by, lambda reader, ids: of_tokens(reader.marked(ids)), console)
     finally:
         world.leave()
 
@@ -84,12 +85,13 @@ def likeness(asked: Likeness, console: Console) -> None:
     targets = SplitReader(manifest, "target")
     mean_D = np.mean(np.concatenate([embed(targets.tokens(part)) for part in _batches(chosen)]), axis=0)
     by = f"all-MiniLM-L6-v2 and {len(chosen)} target samples"
-    _measure(manifest, asked.out, "likeness", by, lambda tokens_NT1: embed(tokens_NT1) @ mean_D, console)
+    _measure(manifest, asked.out, "likeness", by, lambda reader, ids: embed(reader.tokens(ids)) @ mean_D, console)
 
 
-def _measure(
-    manifest: Manifest, out: Path, kind: Kind, by: str, of_tokens: Callable[[np.ndarray], np.ndarray], console: Console
-) -> None:
+_OfSamples = Callable[[SplitReader, np.ndarray], np.ndarray]
+
+
+def _measure(manifest: Manifest, out: Path, kind: Kind, by: str, of_samples: _OfSamples, console: Console) -> None:
     if not out.parent.is_dir():
         raise ValueError(f"cannot make {out}: {out.parent} is no folder")
     partial = out.with_name(f".{out.name}.partial")
@@ -97,7 +99,7 @@ def _measure(
     sample_ids = manifest.sample_ids("train", np.arange(manifest.samples("train")))
     reader, left, saved = SplitReader(manifest, "train"), sample_ids[np.isnan(values[sample_ids])], monotonic()
     for part in track(_batches(left), description=f"{kind} of {len(left):,} samples", console=console):
-        values[part] = of_tokens(reader.tokens(part))
+        values[part] = of_samples(reader, part)
         if monotonic() - saved > SAVE_SECONDS:
             write_known(partial, kind, by, values, manifest)
             saved = monotonic()

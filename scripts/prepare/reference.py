@@ -18,7 +18,8 @@ from scripts.train.run import build_model
 
 
 def loss_by(config: Config, path: Path, manifest: Manifest, world: World) -> Callable[[np.ndarray], np.ndarray]:
-    """tokens [N, T1] of this dataset -> mean token loss [N] by the checkpoint of a run of this configuration.
+    """tokens [N, T1] of SplitReader.marked of this dataset -> mean token loss [N] by the checkpoint of a run of this
+    configuration.
 
     ValueError where the model of the checkpoint does not fit, as one of another length of samples does not.
     """

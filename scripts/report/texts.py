@@ -30,8 +30,8 @@ class Texts:
     def parts(self, sample_id: int) -> list[np.ndarray]:
         """The tokens of every span of a sample."""
         (tokens,) = self.reader.tokens([sample_id])
-        ends = np.flatnonzero(tokens == self.manifest.end_of_text)
-        parts = np.split(tokens, ends)
+        several = self.manifest.packing == "concat"  # in other packings a sample is of one document
+        parts = np.split(tokens, np.flatnonzero(tokens == self.manifest.end_of_text)) if several else [tokens]
         parts = [part[part != self.manifest.end_of_text] for part in parts]
         return [part for part in parts if len(part)]
 

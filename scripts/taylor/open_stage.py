@@ -46,7 +46,7 @@ def _samples(checkpoint: Checkpoint, split: str, count: int) -> Batch:
     there = checkpoint.manifest.samples(split)
     if there < count:
         raise ValueError(f"{count} samples of split {split} are asked for; {checkpoint.manifest.folder} has {there}")
-    tokens = SplitReader(checkpoint.manifest, split).tokens(evaluation_samples(checkpoint.manifest, split, count))
+    tokens = SplitReader(checkpoint.manifest, split).marked(evaluation_samples(checkpoint.manifest, split, count))
     return checkpoint.batch(torch.as_tensor(tokens))
 
 

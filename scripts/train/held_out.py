@@ -38,7 +38,7 @@ class HeldOut:
         mine = list(samples[self._world.rank :: self._world.size])
         length = -(-len(samples) // self._world.size)
         filled = mine + list(samples[: length - len(mine)])
-        inputs_nT, targets_nT = inputs_and_targets(torch.as_tensor(self._reader.tokens(filled)), self._manifest)
+        inputs_nT, targets_nT = inputs_and_targets(torch.as_tensor(self._reader.marked(filled)), self._manifest)
         targets_nT[len(mine) :] = -1
         return inputs_nT.to(self._world.device), targets_nT.to(self._world.device)
 

@@ -20,6 +20,8 @@ RUN = {
         "verify data/news --drop": "",
         "--dataset ./web": SMALL,
         "'shards-{000..001}.tar'": SMALL,
+        "--out data/talks": SMALL,
+        "--out data/task": SMALL,
         "--target-files 'news/news.jsonl.gz'": SMALL,
         "--recipe mix.toml": SMALL,
         "--duplicates drop --near-duplicates 0.8": SMALL,

@@ -18,7 +18,7 @@ from selection.log import read_log
 from tests.docs.blocks import PAGES, ROOT, blocks_of, command_lines, read_page
 from tests.docs.entries import NOT_RUN, RUN, SMALL
 from tests.docs.parsers import check, command_of
-from tests.docs.texts import write_repository, write_shards, write_texts
+from tests.docs.texts import write_repository, write_shards, write_talks, write_texts
 from tests.helpers.networks import write_network
 from tests.helpers.run_example import make_cascade_run, make_dataset, make_run
 
@@ -58,6 +58,7 @@ def workplace(tmp_path, monkeypatch):
     parts = sorted((tmp_path / "parts").glob("*.gz"))
     write_repository(tmp_path / "web")
     write_shards(tmp_path)
+    write_talks(tmp_path)
     (tmp_path / "mix.toml").write_text(*blocks_of("docs/data.md", "toml"))
     (tmp_path / "mixed.jsonl.gz").write_bytes(b"".join(path.read_bytes() for path in parts))
     return tmp_path
@@ -106,16 +107,14 @@ def test_the_readmes_three_commands(workplace, capsys):
 
 def test_the_commands_of_data(workplace):
     assert sorted(run_commands("docs/data.md", {})) == sorted(RUN["docs/data.md"])
-    assert {path.name for path in (workplace / "data").iterdir()} == {"news", "web", "shards", "aimed", "mixed", "once"}
+    made = {path.name: Manifest.load(path) for path in (workplace / "data").iterdir()}
+    assert made.keys() == {"news", "web", "shards", "talks", "task", "aimed", "mixed", "once"}
+    assert {name for name, manifest in made.items() if manifest.packing == "conversation"} == {"talks", "task"}
     for name in ("web", "shards"):
-        assert set(Manifest.load(workplace / "data" / name).sources["train"]) == {name}
-    mixed = Manifest.load(workplace / "data" / "mixed")
-    assert {split: set(sources) for split, sources in mixed.sources.items()} == {
-        "train": {"web", "pages"},
-        "target": {"mine"},
-        "val": {"mine"},
-        "test": {"mine"},
-    }
+        assert set(made[name].sources["train"]) == {name}
+    mixed = made["mixed"]
+    held_out = {split: {"mine"} for split in ("target", "val", "test")}
+    assert {split: set(sources) for split, sources in mixed.sources.items()} == held_out | {"train": {"web", "pages"}}
     tokens = {name: counts["tokens"] for name, counts in mixed.sources["train"].items()}
     assert tokens["web"] / tokens["pages"] == pytest.approx(2, rel=0.05)
 

@@ -30,6 +30,14 @@ def write_repository(folder) -> None:
     (folder / "pages.jsonl").write_text("".join(pages))
 
 
+def write_talks(folder) -> None:
+    """Questions and answers: talks/sums.jsonl, and a task of its own in task.jsonl."""
+    (folder / "talks").mkdir()
+    for path, sign in ((folder / "talks" / "sums.jsonl", "and"), (folder / "task.jsonl", "plus")):
+        talks = [{"prompt": f"{n} {sign} {n}?", "completion": f"{2 * n}."} for n in range(90)]
+        path.write_text("".join(json.dumps(talk) + "\n" for talk in talks))
+
+
 def write_shards(folder) -> None:
     draw = random.Random(2)
     for number in range(2):

@@ -31,7 +31,7 @@ def _pack(packer, tokenizer, texts, length):
     packer = packer(length, END, np.dtype("<u2"), samples.append)
     for one in encoded:
         packer.add(one)
-    dropped = packer.finish()
+    dropped = packer.finish()["dropped_tokens"]
     rows = [(np.frombuffer(s.tokens, dtype="<u2").tolist(), json.loads(s.spans), s.targets) for s in samples]
     return encoded, rows, dropped
 

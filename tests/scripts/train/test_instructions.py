@@ -1,0 +1,87 @@
+"""Runs on conversations: what is learnt is what the assistant says, and nothing else."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model.gpt2 import GPT2, GPT2Config
+from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.reader import SplitReader
+from scripts.evaluate import main as evaluate
+from scripts.prepare.__main__ import main as prepare
+from scripts.report.texts import Texts
+from scripts.train.run import build_model
+from selection.log.reader import read_log
+from tests.helpers.runs import measured, run
+
+STEPS = {"train__steps": 2, "train__groups": 2, "train__eval_every": 2, "train__checkpoint_every": 2}
+
+
+@pytest.fixture(scope="module")
+def talks(tmp_path_factory):
+    """Sums as a pool, of which some have long prompts, and words as the task."""
+    folder = tmp_path_factory.mktemp("talks")
+    pool = [{"instruction": "Add." + " Well." * (n % 3), "input": f"{n} {n}", "output": f"{2 * n}!"} for n in range(90)]
+    task = [{"prompt": f"say {n} twice", "completion": f"{n} {n}"} for n in range(60)]
+    for name, records in (("pool", pool), ("task", task)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    command = ["--corpus", "instructions", "--data-files", str(folder / "pool.jsonl"), "--workers", "1"]
+    command += ["--target-files", str(folder / "task.jsonl"), "--vocab-size", "280", "--seq-len", "48"]
+    assert prepare([*command, "--out", str(folder / "data")]) == 0
+    return folder / "data"
+
+
+def answers_of(dataset, ids, split="train"):
+    """(tokens, places of targets) of samples, from the text: what stands between the assistant's head and an end."""
+    reader, texts = SplitReader(dataset, split), Texts(dataset)
+    for row in reader.tokens(list(ids)).astype(np.int64):
+        pieces = [texts.decode([token]) for token in row.tolist()]
+        starts = np.cumsum([0, *map(len, pieces)])[:-1].tolist()
+        said = "".join(pieces).find("<|assistant|>\n")
+        first = starts.index(said + len("<|assistant|>\n"))
+        yield row, range(first, row.tolist().index(reader.manifest.end_of_text, first) + 1)
+
+
+@pytest.mark.parametrize("method", ["regular", "topk"])
+def test_a_step_is_autograds_on_the_answers_alone(talks, tmp_path, method, monkeypatch):
+    """The loss, and the norm of the gradient, of the first step; float64."""
+    begun = []
+
+    def build(*arguments):
+        model = build_model(*arguments)
+        begun.append({name: p.detach().full_tensor().clone() for name, p in model.named_parameters()})
+        return model
+
+    monkeypatch.setattr("scripts.train.run.build_model", build)
+    folder = run(talks, tmp_path / "run", selection__method=method, train__dtype="float64", **STEPS)
+    rows = read_log(folder / "selection").to_pandas()
+    picks = rows[(rows["step"] == 0) & (rows["pick"] >= 0)]["sample_id"].tolist()
+    assert len(picks) == 4
+    shape = {"n_layer": 2, "n_head": 2, "n_embd": 16, "sequence_length": 48}
+    model = GPT2(GPT2Config(vocab_size=Manifest.load(talks).vocab_size, **shape)).double()
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(begun[0][name])
+    losses = []
+    for row, places in answers_of(talks, picks):
+        logits_TV = model(torch.from_numpy(row[None, :-1]))[0]
+        losses.append(F.cross_entropy(logits_TV[[place - 1 for place in places]], torch.from_numpy(row)[list(places)]))
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.parameters()])
+    trained, stated = measured(folder, "train_loss", "grad_norm")[0]
+    assert (trained, stated) == (pytest.approx(loss.item(), rel=1e-9), pytest.approx(norm.item(), rel=1e-6))
+
+
+def test_evaluation_and_report_see_the_answers_and_the_text(talks, tmp_path, capsys):
+    folder = run(talks, tmp_path / "run", selection__method="regular", **STEPS)
+    assert evaluate([str(folder), "--data", str(talks), "--splits", "val", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["splits"]["val"]["all"]
+    manifest = Manifest.load(talks)
+    ids = range(manifest.samples("val"))
+    places = [range_of for _, range_of in answers_of(talks, ids, "val")]
+    assert told["tokens"] == sum(map(len, places)) == sum(shard.tokens for shard in manifest.shards["val"])
+    (piece,) = Texts(talks).pieces(0)
+    assert piece.startswith("<|user|>\nAdd.")

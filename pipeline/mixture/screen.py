@@ -49,7 +49,7 @@ class Screen:
         self._aside.seek(0)
         for line in self._aside:
             *told, loss = json.loads(line)
-            yield from self._judged(Document(*told, loss=loss and tuple(map(tuple, loss))))
+            yield from self._judged(Document(*told, loss=None if loss is None else tuple(map(tuple, loss))))
         self._aside.close()
 
     def _waits(self, document: Document) -> bool:

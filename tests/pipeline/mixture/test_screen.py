@@ -58,6 +58,17 @@ def test_a_large_set_of_digests(monkeypatch):
     assert len(ours._sorted) > 2_000
 
 
+def test_what_waits_comes_back_whole(tmp_path):
+    """Also which characters carry loss, where a document says so."""
+    loss = [None, ((0, 4),), ((0, 1), (2, 6)), ()]
+    code = [Document(f"c{i}", f"line {i}", "code", "web", loss=loss[i % 4]) for i in range(40)]
+    waiting = [document for document in code if SOURCES.deals(document.digest) != "train"]
+    passed, _ = _screened(code, SOURCES, tmp_path / "d")
+    assert len(waiting) > 8
+    assert _ids(passed[-len(waiting) :]) == _ids(waiting)
+    assert {document.id: document.loss for document in passed} == {document.id: document.loss for document in code}
+
+
 @pytest.mark.parametrize("mode", ["keep", "report", "drop"])
 def test_the_pool_loses_what_target_corpora_hold(tmp_path, mode):
     target = [Document(f"t{i}", f"held out {i}", "mine", "mine") for i in range(20)]

@@ -29,6 +29,7 @@ from rich.progress import track
 from rich.table import Table
 
 from model.world import World
+from pipeline.atomic import write_whole
 from pipeline.dataset.sampling import evaluation_samples
 from scripts.bench.checkpoints.rollout import DRAWN, Sources, of_source, rollout, says, stream_of
 from scripts.bench.checkpoints.stage import Stage
@@ -76,7 +77,9 @@ class Found:
 
     def __init__(self, path: Path):
         self._path = path
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        *lines, half = path.read_text().split("\n") if path.exists() else [""]
+        if half:  # of a measurement that was killed: what is added next must not stand behind it
+            write_whole(path, "".join(f"{line}\n" for line in lines))
         self._lines = {self._key(line): line["found"] for line in map(json.loads, lines)}
 
     @staticmethod

@@ -7,6 +7,7 @@ from torch import nn
 
 from model.gpt2 import GPT2, GPT2Config
 from selection.ghost.recorder import GhostRecorder
+from tests.helpers import oracle
 
 RELATIVE = 1e-9
 CONFIG = GPT2Config(vocab_size=23, n_layer=2, n_head=2, n_embd=12, sequence_length=9)
@@ -46,3 +47,20 @@ def record(recorder: GhostRecorder, model: nn.Module, tokens_NT, targets_NT) -> 
         losses_N = model(tokens_NT, targets_NT)
         losses_N.sum().backward()
     return losses_N
+
+
+def check_against_autograd(model: nn.Module, relative: float = RELATIVE) -> None:
+    """Asserts that scores, gram and the gradient of two picks are those of plain autograd; the last to `relative`."""
+    tokens_NT, targets_NT = batch(4)
+    truth = oracle.gradients_of_samples(model, tokens_NT, targets_NT)
+    flat_NP = torch.stack([oracle.flat(g) for g in truth])
+    recorder = GhostRecorder(model)
+    record(recorder, model, tokens_NT, targets_NT)
+    direction = recorder.direction()
+    assert close(recorder.first_order(direction), flat_NP @ flat_NP.mean(dim=0))
+    assert close(recorder.gram(), flat_NP @ flat_NP.T)
+    recorder.add_gradient([2, 0], scale=0.5)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            expected = 0.5 * (truth[2][name] + truth[0][name])
+            assert (parameter.grad - expected).abs().max() <= relative * max(expected.abs().max(), 1e-6), name

@@ -125,6 +125,8 @@ def test_nothing_is_measured_twice_but_with_other_settings(tmp_path):
     assert [measure(PLAIN), measure(PLAIN), measure(PLAIN, 1), measure(replaced(PLAIN, "picks", 3))] == [1, 1, 2, 3]
     path.write_text(path.read_text() + '{"half')
     assert [measure(PLAIN), measure(PLAIN, 1)] == [1, 2]
+    path.write_text(path.read_text() + '{"half')
+    assert [measure(PLAIN, 5), measure(PLAIN, 5), measure(PLAIN)] == [4, 4, 1]
 
 
 def test_changes_are_told_against_random_batches_of_the_same_rollout():

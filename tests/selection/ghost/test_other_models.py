@@ -7,8 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.gpt2 import GPT2
 from selection.ghost.recorder import GhostRecorder
-from tests.helpers import oracle
-from tests.helpers.recording import batch, close, gpt2, mean_loss, record
+from tests.helpers.recording import batch, check_against_autograd, gpt2, mean_loss
 
 
 class Torch(nn.Module):
@@ -54,19 +53,7 @@ def test_equals_autograd(name):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, dtype=torch.float64))
-    tokens_NT, targets_NT = batch(4)
-    truth = oracle.gradients_of_samples(model, tokens_NT, targets_NT)
-    flat_NP = torch.stack([oracle.flat(g) for g in truth])
-    recorder = GhostRecorder(model)
-    record(recorder, model, tokens_NT, targets_NT)
-    direction = recorder.direction()
-    assert close(recorder.first_order(direction), flat_NP @ flat_NP.mean(dim=0))
-    assert close(recorder.gram(), flat_NP @ flat_NP.T)
-    recorder.add_gradient([2, 0], scale=0.5)
-    for parameter_name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            expected = 0.5 * (truth[2][parameter_name] + truth[0][parameter_name])
-            assert (parameter.grad - expected).abs().max() <= 1e-9 * max(expected.abs().max(), 1e-6), parameter_name
+    check_against_autograd(model)
 
 
 def test_a_compiled_model_is_refused():

@@ -15,7 +15,14 @@ python -m scripts.bench {step,predictor,criterion,log,loader,prepare} --help
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("step", "predictor", "criterion", "log", "loader", "prepare")
+BENCHMARKS = {  # and the module of each in scripts.bench
+    "step": "steps.step",
+    "predictor": "checkpoints.predictor",
+    "criterion": "checkpoints.criterion",
+    "log": "data.log",
+    "loader": "data.loader",
+    "prepare": "data.prepare",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: name a benchmark: {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
     # Imported where it is named: the processes that ask the log, whose memory is told, need no torch.
-    benchmark = import_module(f"scripts.bench.{arguments[0]}")
+    benchmark = import_module(f"scripts.bench.{BENCHMARKS[arguments[0]]}")
     try:
         return benchmark.main(arguments[1:])
     except ValueError as error:

@@ -46,7 +46,7 @@ def check(line: str) -> None:
 
 
 def options_of(benchmark: str) -> type:
-    return getattr(import_module(f"scripts.bench.{benchmark}"), BENCH_OPTIONS[benchmark])
+    return getattr(import_module(f"scripts.bench.{BENCHMARKS[benchmark]}"), BENCH_OPTIONS[benchmark])
 
 
 def _train(words: list[str]) -> None:

@@ -1,1 +1,1 @@
-"""What is measured on the checkpoints of a run: its stages, rollouts from them, the ceiling of predictions."""
+"""What is measured on the checkpoints of a run: predictors, the batches of a criterion, and what the two stand on."""

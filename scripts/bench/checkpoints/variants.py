@@ -1,4 +1,4 @@
-"""Ways to predict scores, the shipped one and its rivals, for scripts.bench.predictor to replay.
+"""Ways to predict scores, the shipped one and its rivals, for `scripts.bench predictor` to replay.
 
 Each is asked for predictions of candidates and later shown the scores of some of them. All samples are known by their
 row in `Samples`.

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import loss
 from model.gpt2 import GPT2, GPT2Config
-from scripts.bench.fidelity import spearman
+from scripts.bench.steps.fidelity import spearman
 from selection.ghost import factors as uses
 from selection.ghost import parameters as totals
 from selection.ghost.recorder import GhostRecorder

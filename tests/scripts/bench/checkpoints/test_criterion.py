@@ -11,9 +11,9 @@ from rich.console import Console
 from model.world import World
 from pipeline.dataset.sampling import evaluation_samples
 from scripts.bench.__main__ import main
+from scripts.bench.checkpoints.criterion import RANDOM, Criterion, Found, table_of_changes
 from scripts.bench.checkpoints.rollout import DRAWN, Sources, of_source, rollout, says, stream_of
 from scripts.bench.checkpoints.stage import Stage
-from scripts.bench.criterion import RANDOM, Criterion, Found, table_of_changes
 from scripts.train.held_out import HeldOut
 from scripts.train.options import read_config
 from scripts.train.prior import known_features

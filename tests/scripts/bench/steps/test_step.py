@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.bench import step as bench_step
 from scripts.bench.__main__ import main
-from scripts.bench.modes import DRAWN, Bench, Mode, batch
-from scripts.bench.step import StepOptions, build_bench, every_mode
+from scripts.bench.steps import step as bench_step
+from scripts.bench.steps.modes import DRAWN, Bench, Mode, batch
+from scripts.bench.steps.step import StepOptions, build_bench, every_mode
 from selection.prefilters.importance import ImportanceWeights
 from selection.prefilters.ngrams import ngram_features
 from selection.settings import AmortiseSettings, DirectionSettings, Selection

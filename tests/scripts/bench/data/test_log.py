@@ -4,7 +4,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.bench.log import (
+from scripts.bench.data.log import (
     DRAWN,
     PICKED,
     QUESTIONS,
@@ -58,7 +58,7 @@ def test_the_amortised_log_scores_few(tmp_path):
 
 
 def test_the_benchmark_times_writing_and_asking(capsys, monkeypatch):
-    monkeypatch.setattr("scripts.bench.log.QUESTIONS", dict.fromkeys(["--ask sources", "--ask bias"]))
+    monkeypatch.setattr("scripts.bench.data.log.QUESTIONS", dict.fromkeys(["--ask sources", "--ask bias"]))
     assert main(["--candidates", str(RANKS * N * 3), "--step-seconds", "0.1"]) == 0
     out = capsys.readouterr().out
     for name in ("--ask sources", "--ask bias", "share of a step of 0.1 s", "bytes per candidate, all 6 quantities"):
@@ -66,7 +66,7 @@ def test_the_benchmark_times_writing_and_asking(capsys, monkeypatch):
 
 
 def test_the_log_is_asked_without_torch_in_memory():
-    loaded = "import sys, scripts.bench.__main__, scripts.bench.log; sys.exit('torch' in sys.modules)"
+    loaded = "import sys, scripts.bench.__main__, scripts.bench.data.log; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loaded]).returncode == 0
 
 

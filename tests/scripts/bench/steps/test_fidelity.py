@@ -10,7 +10,7 @@ from model.world import World
 from pipeline.dataset.reader import inputs_and_targets
 from pipeline.stream import CandidateStream
 from scripts.bench.checkpoints.stage import Stage
-from scripts.bench.fidelity import Comparison, overlap, spearman
+from scripts.bench.steps.fidelity import Comparison, overlap, spearman
 from scripts.train.options import read_config
 from tests.helpers.runs import run
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scripts.bench.modes import Bench, Mode, batch
+from scripts.bench.steps.modes import Bench, Mode, batch
 from selection.ghost import GhostRecorder
 
 

@@ -8,8 +8,8 @@ import pytest
 from pipeline.corpora.document import Document
 from pipeline.dataset.reader import SplitReader
 from pipeline.encoding.tokenizer import train_tokenizer
-from scripts.bench import prepare as module
 from scripts.bench.__main__ import main
+from scripts.bench.data import prepare as module
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from pipeline.dataset.manifest import FORMAT, SPLITS, Shard
 from pipeline.prepare.writer import Sample, ShardWriter
 from pipeline.stream.candidates import WINDOW, CandidateStream
 from pipeline.stream.order import EpochOrder
-from scripts.bench.prepare import alone, spread
+from scripts.bench.data.prepare import alone, spread
 from scripts.train.record import read_run
 
 BATCH, GROUPS = 16, 2

@@ -22,8 +22,8 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from model.gpt2 import GPT2Config
-from scripts.bench.modes import DRAWN, EVERY, Bench, Mode, selector_modes
-from scripts.bench.peers import peers
+from scripts.bench.steps.modes import DRAWN, EVERY, Bench, Mode, selector_modes
+from scripts.bench.steps.peers import peers
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler that sees the memory is silent then
 
@@ -173,7 +173,7 @@ def main(arguments: list[str]) -> int:
     found = rows(bench, modes, measure(bench, modes, options.rounds, console))
     fidelity = {}
     if options.run:
-        from scripts.bench.fidelity import measure_fidelity
+        from scripts.bench.steps.fidelity import measure_fidelity
 
         fidelity = measure_fidelity(options.run, console)
     if options.json:

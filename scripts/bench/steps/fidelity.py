@@ -22,7 +22,7 @@ from torch import Tensor
 from pipeline.dataset.sampling import target_samples
 from pipeline.stream import Candidates, CandidateStream
 from scripts.bench.checkpoints.stage import Stage, stages
-from scripts.bench.modes import DECAY, RANK
+from scripts.bench.steps.modes import DECAY, RANK
 from scripts.train.config import Config
 from scripts.train.record import read_run
 from selection.direction import Direction, RunningDirection

@@ -9,8 +9,8 @@ from rich.console import Console
 from scripts.bench.__main__ import main
 from scripts.bench.checkpoints import variants as predictor_variants
 from scripts.bench.checkpoints.ceiling import ceiling
+from scripts.bench.checkpoints.predictor import PredictorOptions, Recorded, compare, gain, replay
 from scripts.bench.checkpoints.variants import MeanScores, Ridge, Samples, raw, standardised, variants
-from scripts.bench.predictor import PredictorOptions, Recorded, compare, gain, replay
 from selection.prefilters.ngrams import ngram_features
 from tests.helpers.runs import run
 

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from scripts.bench.__main__ import main
-from scripts.bench.loader import waiting
+from scripts.bench.data.loader import waiting
 from scripts.train.record import read_run
 from tests.helpers.runs import run
 

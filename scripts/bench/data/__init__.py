@@ -1,0 +1,1 @@
+"""What reading and preparing the data cost, and what the selection log does."""

@@ -1,0 +1,1 @@
+"""What a step costs, mode by mode, and how faithful its scores are."""

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from model.world import choose_device
 from pipeline.dataset.manifest import HELD_OUT, Manifest
-from pipeline.dataset.reader import SplitReader, inputs_and_targets
+from pipeline.dataset.reader import SplitReader, inputs_and_targets, trimmed
 from pipeline.dataset.sampling import evaluation_samples
 from scripts.export import Opened, open_model
 from scripts.report.format import printable
@@ -97,7 +97,7 @@ def evaluate(opened: Opened, chosen: Evaluate, console: Console) -> dict[str, di
         sums: dict[str, Sums] = defaultdict(Sums)
         batches = [ids[start : start + chosen.batch] for start in range(0, len(ids), chosen.batch)]
         for batch in track(batches, description=split, console=console, transient=True):
-            inputs_NT, targets_NT = inputs_and_targets(reader.marked(batch), manifest)
+            inputs_NT, targets_NT = inputs_and_targets(trimmed(reader.marked(batch), manifest), manifest)
             losses_NT = token_losses(opened.network, inputs_NT.to(device), targets_NT.to(device)).cpu().numpy()
             for sample, inputs_T, targets_T, losses_T in zip(
                 batch, inputs_NT.numpy(), targets_NT.numpy(), losses_NT, strict=True

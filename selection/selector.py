@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .choice import Choice, interaction_of
@@ -33,6 +34,16 @@ from .settings import Selection
 RESTING = 4
 
 Batch = tuple[Tensor, Tensor]
+
+
+def joined(first: Batch, second: Batch) -> Batch:
+    """The samples of two batches as one, the shorter ones filled up with tokens that are no targets."""
+    T = max(first[0].shape[1], second[0].shape[1])
+    inputs, targets = (
+        torch.cat([F.pad(rows_NT, (0, T - rows_NT.shape[1]), value=filling) for rows_NT in pair])
+        for *pair, filling in zip(first, second, (0, -1), strict=True)
+    )
+    return inputs, targets
 
 
 class Selector:
@@ -153,7 +164,7 @@ class Selector:
         with self.recorder:
             if settings.contrast:
                 pool = self._batch(tokens_gnT1[:, -settings.contrast :].flatten(0, 1))
-                losses_M = self._model(*map(torch.cat, zip(target, pool, strict=True)))
+                losses_M = self._model(*joined(target, pool))
                 weight = settings.samples / (self._groups * settings.contrast)
                 (losses_M[: len(target[0])].sum() - weight * losses_M[len(target[0]) :].sum()).backward()
             else:

@@ -15,6 +15,8 @@ from .manifest import SPLITS, Manifest
 from .remote import Mirror
 from .shards import OpenShard, Span
 
+WIDTH = 8  # inputs of a batch without its padding are a multiple of this
+
 
 class SplitReader:
     """Random access to the samples of one split. Opens shards when first needed and keeps `open_shards` open.
@@ -98,6 +100,24 @@ class SplitReader:
 def plain(marked_NT1: np.ndarray, manifest: Manifest) -> np.ndarray:
     """The tokens of what `marked` gave, in the stored type."""
     return np.where(marked_NT1 < 0, ~marked_NT1, marked_NT1).astype(manifest.dtype) if manifest.masked else marked_NT1
+
+
+def trimmed(marked_NT1: torch.Tensor | np.ndarray, manifest: Manifest) -> torch.Tensor:
+    """What `marked` gave of a batch, [N, T1'] without the columns at its end that hold no target of any sample.
+
+    A model that sees no token after the one it predicts says the same of the rest. Asked of tokens on the host, before
+    they move to the device, so the device need not be waited for. Widths are multiples of WIDTH: what is compiled or
+    kept in memory by shape comes in few shapes, and kernels like such numbers.
+    """
+    tokens = torch.as_tensor(marked_NT1)
+    if manifest.packing == "concat":  # no padding
+        return tokens
+    if manifest.packing == "conversation":
+        targets_T = (tokens[:, 1:] >= 0).any(0)
+    else:
+        targets_T = (tokens[:, :-1] != manifest.end_of_text).any(0)
+    width = int(targets_T.nonzero().max()) + 1 if targets_T.any() else 1
+    return tokens[:, : -(-width // WIDTH) * WIDTH + 1]
 
 
 def inputs_and_targets(tokens_NT1: torch.Tensor | np.ndarray, manifest: Manifest) -> tuple[torch.Tensor, torch.Tensor]:

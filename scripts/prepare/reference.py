@@ -12,7 +12,7 @@ import torch
 from model import checkpoint
 from model.world import World
 from pipeline.dataset.manifest import Manifest
-from pipeline.dataset.reader import inputs_and_targets
+from pipeline.dataset.reader import inputs_and_targets, trimmed
 from scripts.train.config import Config
 from scripts.train.run import build_model
 
@@ -29,7 +29,7 @@ def loss_by(config: Config, path: Path, manifest: Manifest, world: World) -> Cal
 
     @torch.no_grad()
     def of_tokens(tokens_NT1: np.ndarray) -> np.ndarray:
-        inputs_NT, targets_NT = inputs_and_targets(torch.as_tensor(tokens_NT1), manifest)
+        inputs_NT, targets_NT = inputs_and_targets(trimmed(tokens_NT1, manifest), manifest)
         return model(inputs_NT.to(world.device), targets_NT.to(world.device)).float().cpu().numpy()
 
     return of_tokens

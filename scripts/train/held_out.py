@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.world import World, sum_over_ranks
 from pipeline.dataset.manifest import Manifest
-from pipeline.dataset.reader import SplitReader, inputs_and_targets
+from pipeline.dataset.reader import SplitReader, inputs_and_targets, trimmed
 
 
 @contextmanager
@@ -38,7 +38,8 @@ class HeldOut:
         mine = list(samples[self._world.rank :: self._world.size])
         length = -(-len(samples) // self._world.size)
         filled = mine + list(samples[: length - len(mine)])
-        inputs_nT, targets_nT = inputs_and_targets(torch.as_tensor(self._reader.marked(filled)), self._manifest)
+        tokens_nT1 = trimmed(self._reader.marked(filled), self._manifest)
+        inputs_nT, targets_nT = inputs_and_targets(tokens_nT1, self._manifest)
         targets_nT[len(mine) :] = -1
         return inputs_nT.to(self._world.device), targets_nT.to(self._world.device)
 

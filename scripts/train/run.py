@@ -14,7 +14,7 @@ from model.optimizer import build_adamw
 from model.world import World
 from pipeline.dataset.known import read_known
 from pipeline.dataset.manifest import Manifest
-from pipeline.dataset.reader import inputs_and_targets
+from pipeline.dataset.reader import inputs_and_targets, trimmed
 from pipeline.dataset.sampling import evaluation_samples, target_samples
 from pipeline.stream import CandidateStream
 from scripts.train.config import Config, flat
@@ -147,7 +147,7 @@ class Run:
         return build_prefilter(self.config.selection, *known_features(self.manifest, self.targets))
 
     def _batch(self, tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
-        return inputs_and_targets(tokens_NT1.to(self.world.device), self.manifest)
+        return inputs_and_targets(trimmed(tokens_NT1, self.manifest).to(self.world.device), self.manifest)
 
     def known_of(self, sample_ids_Gn: Tensor) -> np.ndarray | None:
         """What the method is told of these candidates beforehand, float32 [G, n]."""

@@ -24,6 +24,7 @@ from pipeline.stream import CandidateStream
 from scripts.bench.checkpoints.stage import Stage
 from selection.direction.exact import whole
 from selection.prefilters.ngrams import ngram_features
+from selection.selector import joined
 
 STEPS, SPLITS, MOST_TARGETS = 16, 50, 128
 
@@ -77,9 +78,9 @@ def look(stage: Stage) -> Look:
 
 def gram_with_targets(stage: Stage, tokens_NT1: torch.Tensor, samples_P: list[int]) -> np.ndarray:
     """Inner products of all gradients, [N + P, N + P]: candidates and target samples in one pass."""
-    pairs = zip(stage.batch(tokens_NT1), stage.target.share(samples_P), strict=True)
+    batch = joined(stage.batch(tokens_NT1), stage.target.share(samples_P))
     with stage.recorder:
-        stage.model(*(torch.cat(pair) for pair in pairs)).sum().backward()
+        stage.model(*batch).sum().backward()
     gram = stage.recorder.gram().double().numpy()
     stage.recorder.release()
     return gram

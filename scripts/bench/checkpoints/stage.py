@@ -11,7 +11,7 @@ from model import checkpoint
 from model.optimizer import build_adamw, clip_gradient
 from model.world import World
 from pipeline.dataset.manifest import Manifest
-from pipeline.dataset.reader import inputs_and_targets
+from pipeline.dataset.reader import inputs_and_targets, trimmed
 from pipeline.stream import Candidates
 from scripts.train.config import Config
 from scripts.train.held_out import HeldOut
@@ -36,7 +36,7 @@ class Stage:
         self._selector = Selector(plain, self.model, self.optimizer, groups=groups, batch=self.batch)
 
     def batch(self, tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
-        return inputs_and_targets(tokens_NT1.to(self.world.device), self.manifest)
+        return inputs_and_targets(trimmed(tokens_NT1, self.manifest).to(self.world.device), self.manifest)
 
     def advance(self, candidates: Candidates) -> None:
         """A step of plain training on the first k of every group, at the checkpoint's learning rate."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.corpora.document import Document
-from pipeline.dataset.reader import inputs_and_targets
+from pipeline.dataset.reader import inputs_and_targets, trimmed
 from pipeline.encoding.documents import Encoder
 from pipeline.encoding.tokenizer import train_tokenizer
 from pipeline.prepare.pack import ConcatPacker, DocumentPacker
@@ -101,3 +101,22 @@ def test_concat_masks_nothing():
         inputs, targets = inputs_and_targets(given_tokens, manifest)
         assert inputs.tolist() == [[5, END, 6], [END, END, 8]]
         assert targets.tolist() == [[END, 6, 7], [END, 8, 9]]
+
+
+def test_a_batch_ends_with_the_last_target_of_its_longest_sample():
+    """Rounded up to eight inputs; what is left out has no target, and what has one is left in."""
+    document = np.full((2, 31), END, dtype="<u2")
+    document[0, :5], document[1, :18] = 5, 6
+    talk = np.full((2, 31), ~END, dtype=np.int32)
+    talk[0, 3], talk[1, 16] = 7, END
+    for packing, rows, width in (("document", document, 24), ("conversation", talk, 16), ("concat", document, 30)):
+        manifest = SimpleNamespace(packing=packing, end_of_text=END)
+        short = trimmed(rows, manifest)
+        assert short.shape == (2, width + 1)
+        inputs, targets = inputs_and_targets(short, manifest)
+        whole_inputs, whole_targets = inputs_and_targets(rows, manifest)
+        assert torch.equal(inputs, whole_inputs[:, :width])
+        assert torch.equal(targets, whole_targets[:, :width])
+        assert packing == "concat" or (whole_targets[:, width:] == -1).all()
+    nothing = SimpleNamespace(packing="conversation", end_of_text=END)
+    assert trimmed(np.full((1, 6), ~END, dtype=np.int32), nothing).shape == (1, 6)

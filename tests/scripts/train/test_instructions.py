@@ -9,13 +9,14 @@ import torch.nn.functional as F
 
 from model.gpt2 import GPT2, GPT2Config
 from pipeline.dataset.manifest import Manifest
-from pipeline.dataset.reader import SplitReader
+from pipeline.dataset.reader import SplitReader, trimmed
 from scripts.evaluate import main as evaluate
 from scripts.prepare.__main__ import main as prepare
 from scripts.report.texts import Texts
 from scripts.train.run import build_model
 from selection.log.reader import read_log
-from tests.helpers.runs import measured, run
+from tests.helpers.networks import write_network
+from tests.helpers.runs import log_rows, measured, run
 
 STEPS = {"train__steps": 2, "train__groups": 2, "train__eval_every": 2, "train__checkpoint_every": 2}
 
@@ -85,3 +86,36 @@ def test_evaluation_and_report_see_the_answers_and_the_text(talks, tmp_path, cap
     assert told["tokens"] == sum(map(len, places)) == sum(shard.tokens for shard in manifest.shards["val"])
     (piece,) = Texts(talks).pieces(0)
     assert piece.startswith("<|user|>\nAdd.")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "LoRA"])
+@pytest.mark.parametrize(
+    "changes", [{"direction__contrast": 2}, {"scoring__prefix": 20}, {"interaction__curvature": 2}]
+)
+def test_padding_that_all_samples_of_a_batch_have_is_left_out_and_changes_nothing(
+    talks, tmp_path, kind, changes, monkeypatch
+):
+    """Candidates, target samples and evaluations; also where samples of several widths share a pass."""
+    chosen = STEPS | {"train__dtype": "float64", "train__steps": 3, "selection__direction__decay": 0.5}
+    chosen |= {f"selection__{key}": value for key, value in changes.items()}
+    chosen |= {"selection__method": "greats" if "interaction__curvature" in changes else "topk"}
+    if kind == "LoRA":
+        llama = write_network(tmp_path / "llama", "Llama", talks, positions=48)
+        chosen |= {"model__kind": "hf", "model__path": llama, "model__lora__rank": 2}
+    short = run(talks, tmp_path / "short", **chosen)
+    widths = set()
+
+    def whole(tokens_NT1, manifest):
+        widths.add(trimmed(tokens_NT1, manifest).shape[1] - 1)
+        return torch.as_tensor(tokens_NT1)
+
+    monkeypatch.setattr("scripts.train.run.trimmed", whole)
+    monkeypatch.setattr("scripts.train.held_out.trimmed", whole)
+    long = run(talks, tmp_path / "long", **chosen)
+    assert len(widths) > 1
+    assert max(widths) < 48
+    columns = ("sample_id", "pick", "loss", "first_order", "interaction")
+    for ours, theirs in zip(log_rows(short, *columns).values(), log_rows(long, *columns).values(), strict=True):
+        assert ours == theirs or ours == pytest.approx(theirs, rel=1e-6)  # the log is in float32
+    for key in ("train_loss", "grad_norm", "val_loss"):
+        assert measured(short, key) == [pytest.approx(line, rel=1e-9) for line in measured(long, key)]

@@ -9,15 +9,29 @@ N samples, T tokens a sample, M tokens of a chunk, V vocabulary, D width.
 import torch
 from torch import Tensor, nn
 
-CHUNK_ELEMENTS = 1 << 22  # logits alive at once: 16 MiB in float32, which also suits a CPU's caches
+# Logits alive at once. A GPU wants few and large products, with a number of tokens that its tiles divide: 1 GiB in
+# float32. A CPU wants them to stay in its caches, but not to read the weight again for every handful of tokens.
+GPU_ELEMENTS, GPU_MULTIPLE = 1 << 28, 128
+CPU_ELEMENTS, CPU_TOKENS = 1 << 22, 256
 
 IGNORED = -1  # a target position that carries no loss
 
 
 def token_scale(targets_NT: Tensor, dtype: torch.dtype) -> Tensor:
     """The weight of every token's loss in its sample's mean, [N, T]: 1 / valid tokens, 0 where ignored."""
-    valid_NT = (targets_NT != IGNORED).to(dtype)
-    return valid_NT / valid_NT.sum(dim=1, keepdim=True).clamp(min=1)
+    valid_NT = targets_NT != IGNORED
+    return valid_NT / valid_NT.sum(dim=1, keepdim=True, dtype=dtype).clamp(min=1)
+
+
+def chunks(tokens: int, vocabulary: int, device: torch.device) -> list[slice]:
+    """`tokens` in parts of about one length, each of as many as may have their logits alive at once on this device."""
+    if device.type == "cpu":
+        most, multiple = max(CPU_TOKENS, CPU_ELEMENTS // vocabulary), 1
+    else:
+        most, multiple = max(1, GPU_ELEMENTS // vocabulary), GPU_MULTIPLE
+    parts = max(1, -(-tokens // most))
+    size = max(1, -(-tokens // (parts * multiple))) * multiple
+    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
 
 
 def logit_gradient(
@@ -33,16 +47,19 @@ def logit_gradient(
     (softmax - one-hot) * scale, [M, V], in float32 (float64 where the hidden states are); `normaliser_M` is the
     log-sum-exp of each token's whole row of logits, so a slice of the vocabulary needs nothing of the rest.
     """
-    logits_MV = (hidden_MD @ weight_VD.T).to(normaliser_M.dtype)
+    logits_MV = _logits(hidden_MD, weight_VD, normaliser_M.dtype)
     softmax_MV = logits_MV.sub_(normaliser_M[:, None]).exp_().mul_(scale_M[:, None])
-    return _subtract_at_targets(softmax_MV, targets_M - start, scale_M)
-
-
-def _subtract_at_targets(softmax_MV: Tensor, targets_M: Tensor, scale_M: Tensor) -> Tensor:
-    """In place: takes scale_M off at each token's target, where that is among the columns."""
-    inside_M = (targets_M >= 0) & (targets_M < softmax_MV.shape[1])
-    column_M = targets_M.clamp(0, softmax_MV.shape[1] - 1)
+    column_M = targets_M - start
+    inside_M = (column_M >= 0) & (column_M < softmax_MV.shape[1])
+    column_M = column_M.clamp(0, softmax_MV.shape[1] - 1)
     return softmax_MV.scatter_add_(1, column_M[:, None], -(scale_M * inside_M)[:, None])
+
+
+def _logits(hidden_MD: Tensor, weight_VD: Tensor, wide: torch.dtype) -> Tensor:
+    """[M, V] in the wide precision, in memory of its own."""
+    if hidden_MD.dtype == wide or hidden_MD.device.type == "cpu":  # whose half products have no wide result
+        return (hidden_MD @ weight_VD.T).to(wide)
+    return torch.mm(hidden_MD, weight_VD.T, out_dtype=wide)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -51,79 +68,84 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden_NTD: Tensor, weight_VD: Tensor, targets_NT: Tensor):
         N, T, D = hidden_NTD.shape
+        V, device = weight_VD.shape[0], hidden_NTD.device
         wide = torch.promote_types(hidden_NTD.dtype, torch.float32)
-        hidden_MD, targets_M = hidden_NTD.reshape(N * T, D), targets_NT.reshape(N * T)
-        scale_M = token_scale(targets_NT, wide).view(N * T)
-        losses_M, normaliser_M = scale_M.new_empty(N * T), scale_M.new_empty(N * T)
+        hidden_MD, target_M1 = hidden_NTD.reshape(N * T, D), targets_NT.reshape(N * T, 1).clamp(min=0)
+        scale_NT = token_scale(targets_NT, wide)
+        scale_M1 = scale_NT.view(N * T, 1)
+        minus_M1 = torch.full_like(scale_M1, -1)
+        target_logit_M1, highest_M, likeliest_M = (scale_M1.new_empty(N * T, *end) for end in ((1,), (), ()))
         needs_hidden, needs_weight, _ = ctx.needs_input_grad
         grad_hidden_MD = torch.empty_like(hidden_MD) if needs_hidden else None
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
+        grad_weight_VD = None
 
-        for part in _chunks(N * T, weight_VD.shape[0]):
-            logits_MV = (hidden_MD[part] @ weight_VD.T).to(wide)
-            highest_M1 = logits_MV.amax(dim=1, keepdim=True)
-            target_logit_M = logits_MV.gather(1, targets_M[part].clamp(min=0)[:, None]).squeeze(1)
-            exponential_MV = logits_MV.sub_(highest_M1).exp_()
-            sum_M1 = exponential_MV.sum(dim=1, keepdim=True)
-            normaliser_M[part] = (highest_M1 + sum_M1.log()).squeeze(1)
-            losses_M[part] = (normaliser_M[part] - target_logit_M) * scale_M[part]
+        for part in chunks(N * T, V, device):
+            logits_MV = _logits(hidden_MD[part], weight_VD, wide)
+            torch.gather(logits_MV, 1, target_M1[part], out=target_logit_M1[part])
+            torch.amax(logits_MV, 1, out=highest_M[part])
+            softmax_MV = logits_MV.softmax(1)
+            torch.amax(softmax_MV, 1, out=likeliest_M[part])
             if needs_hidden or needs_weight:
-                softmax_MV = exponential_MV.mul_(scale_M[part][:, None] / sum_M1)
-                gradient_MV = _subtract_at_targets(softmax_MV, targets_M[part], scale_M[part])
-                gradient_MV = gradient_MV.to(hidden_NTD.dtype)
+                difference_MV = softmax_MV.scatter_add_(1, target_M1[part], minus_M1[part])
+                gradient_MV = _scaled(difference_MV, scale_M1[part], hidden_NTD.dtype)
             if needs_hidden:
-                grad_hidden_MD[part] = gradient_MV @ weight_VD
+                torch.mm(gradient_MV, weight_VD, out=grad_hidden_MD[part])
             if needs_weight:
-                _add_product(grad_weight_VD, gradient_MV.T, hidden_MD[part])
+                grad_weight_VD = _add_product(grad_weight_VD, gradient_MV.T, hidden_MD[part], wide)
+        if needs_weight and grad_weight_VD is None:
+            grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide)
 
-        ctx.save_for_backward(hidden_NTD, weight_VD, targets_NT, normaliser_M, grad_hidden_MD, grad_weight_VD)
-        normaliser_NT = normaliser_M.view(N, T)
+        # The likeliest token's probability is exp(its logit) / sum, and never so small that its logarithm is lost.
+        normaliser_NT = (highest_M - likeliest_M.log()).view(N, T)
+        losses_N = ((normaliser_NT - target_logit_M1.view(N, T)) * scale_NT).sum(dim=1)
+        ctx.save_for_backward(hidden_NTD, weight_VD, targets_NT, normaliser_NT, grad_hidden_MD, grad_weight_VD)
         ctx.mark_non_differentiable(normaliser_NT)
-        return losses_M.view(N, T).sum(dim=1), normaliser_NT
+        return losses_N, normaliser_NT
 
     @staticmethod
     def backward(ctx, grad_losses_N: Tensor, _):
-        hidden_NTD, weight_VD, targets_NT, normaliser_M, grad_hidden_MD, grad_weight_VD = ctx.saved_tensors
+        hidden_NTD, weight_VD, targets_NT, normaliser_NT, grad_hidden_MD, grad_weight_VD = ctx.saved_tensors
         grad_hidden_NTD = None
         if grad_hidden_MD is not None:
             factor_N11 = grad_losses_N.to(hidden_NTD.dtype)[:, None, None]
             grad_hidden_NTD = grad_hidden_MD.view_as(hidden_NTD) * factor_N11
         if grad_weight_VD is not None:
-            # One number expanded, as a sum's gradient is, needs no comparison, for which the host would have to wait.
-            if grad_losses_N.stride(0) == 0 or bool((grad_losses_N == grad_losses_N[:1]).all()):
-                # Training takes the plain mean: every sample has one weight, and the sum made on the way serves.
-                # A batch of no sample has no weight either: its sum is 0, as is the sum made on the way.
+            if grad_losses_N.stride(0) == 0 or len(grad_losses_N) < 2:
+                # Training takes the plain mean, whose gradient is one number expanded: every sample has one weight, and
+                # the sum made on the way serves. (Comparing the weights, the host would have to wait for them. A batch
+                # of no sample has no weight: its sum is 0, as is the sum made on the way.)
                 grad_weight_VD = (grad_weight_VD * grad_losses_N[:1].sum()).to(weight_VD.dtype)
             else:
                 grad_weight_VD = _weighted_weight_gradient(
-                    hidden_NTD, weight_VD, targets_NT, normaliser_M, grad_losses_N
+                    hidden_NTD, weight_VD, targets_NT, normaliser_NT, grad_losses_N
                 )
         return grad_hidden_NTD, grad_weight_VD, None
 
 
-def _weighted_weight_gradient(hidden_NTD, weight_VD, targets_NT, normaliser_M, factor_N) -> Tensor:
+def _weighted_weight_gradient(hidden_NTD, weight_VD, targets_NT, normaliser_NT, factor_N) -> Tensor:
     """sum_i factor_i * (gradient of sample i's loss in the weight), logits made again chunk by chunk."""
     N, T, D = hidden_NTD.shape
-    hidden_MD, targets_M = hidden_NTD.reshape(N * T, D), targets_NT.reshape(N * T)
+    hidden_MD, targets_M, normaliser_M = hidden_NTD.reshape(N * T, D), targets_NT.reshape(-1), normaliser_NT.view(-1)
     scale_M = (token_scale(targets_NT, normaliser_M.dtype) * factor_N[:, None]).reshape(N * T)
-    total_VD = torch.zeros_like(weight_VD, dtype=normaliser_M.dtype)
-    for part in _chunks(N * T, weight_VD.shape[0]):
+    total_VD = None
+    for part in chunks(N * T, weight_VD.shape[0], hidden_NTD.device):
         gradient_MV = logit_gradient(weight_VD, hidden_MD[part], targets_M[part], scale_M[part], normaliser_M[part])
-        _add_product(total_VD, gradient_MV.to(hidden_NTD.dtype).T, hidden_MD[part])
+        total_VD = _add_product(total_VD, gradient_MV.to(hidden_NTD.dtype).T, hidden_MD[part], normaliser_M.dtype)
     return total_VD.to(weight_VD.dtype)
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right; a product in half precision is summed over chunks in float32."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)
+def _scaled(difference_MV: Tensor, scale_M1: Tensor, dtype: torch.dtype) -> Tensor:
+    """difference_MV * scale_M1 in `dtype`; may be in place."""
+    if difference_MV.dtype == dtype:
+        return difference_MV.mul_(scale_M1)
+    return torch.mul(difference_MV, scale_M1, out=torch.empty_like(difference_MV, dtype=dtype))
 
 
-def _chunks(tokens: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
-    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+def _add_product(total: Tensor | None, left: Tensor, right: Tensor, wide: torch.dtype) -> Tensor:
+    """total + left @ right, in place where there is a total; a product in half precision is summed up in `wide`."""
+    if total is None:
+        return (left @ right).to(wide)
+    return total.addmm_(left, right) if left.dtype == wide else total.add_(left @ right)
 
 
 class OutputHead(nn.Linear):
@@ -134,6 +156,7 @@ class OutputHead(nn.Linear):
 
     logit_gradient = staticmethod(logit_gradient)
     token_scale = staticmethod(token_scale)
+    chunks = staticmethod(chunks)
 
     def __init__(self, n_embd: int, vocab_size: int):
         super().__init__(n_embd, vocab_size, bias=False)

@@ -8,7 +8,7 @@ N samples, T tokens a sample, o and i the two dimensions of a weight, V vocabula
 Products are made in the precision of the factors; sums are taken in float32, or float64 for float64 factors.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,25 +16,7 @@ from torch import Tensor
 
 from ..direction.low_rank import LowRank
 from .probe import Probe
-
-CHUNK_ELEMENTS = 1 << 22  # of a recomputed output gradient; 16 MiB in float32
-
-
-def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The precision of sums over products made in `dtype`."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right with the sum in the wide precision: half-precision operands, float32 result."""
-    if left.dtype == wide_dtype(left.dtype):
-        return left @ right
-    if left.is_cuda:
-        multiply = torch.bmm if left.dim() == 3 and right.dim() == 3 else torch.mm
-        if multiply is torch.mm and left.dim() == 3:
-            return torch.mm(left.flatten(0, 1), right, out_dtype=torch.float32).unflatten(0, left.shape[:2])
-        return multiply(left, right, out_dtype=torch.float32)
-    return left.float() @ right.float()  # the CPU has no half-precision product with a wide result
+from .products import add_product, picked, product, wide_dtype
 
 
 @dataclass
@@ -64,15 +46,15 @@ class OuterProduct:
         if picks is None:
             yield slice(None), self.left_NTo, self.right_NTi
         else:
-            yield slice(None), self.left_NTo[picks], self.right_NTi[picks]
+            yield slice(None), picked(self.left_NTo, picks), picked(self.right_NTi, picks)
 
     def gradient(self, picks: Tensor | None) -> Tensor:
         """sum over the picked samples (all: None) of g_i, [o, i]."""
         if picks is not None and len(picks) == 0:
             return self.right_NTi.new_zeros(self.rows, self.row_size, dtype=wide_dtype(self.right_NTi.dtype))
-        total_oi = 0.0
+        total_oi = None
         for _, left_nto, right_nti in self.blocks(picks):
-            total_oi = total_oi + product(left_nto.flatten(0, 1).T, right_nti.flatten(0, 1))
+            total_oi = add_product(total_oi, left_nto.flatten(0, 1).T, right_nti.flatten(0, 1))
         return total_oi
 
     def first_order(self, direction_oi: Tensor | LowRank) -> Tensor:
@@ -140,6 +122,7 @@ class FusedHead:
 
     weight: Callable[[], Tensor]  # the whole weight [V, D] in the precision of the passes
     logit_gradient: Callable[..., Tensor]
+    chunks: Callable[[int, int, torch.device], list[slice]]  # of how many tokens it may be alive at once
     hidden_NTD: Tensor
     targets_NT: Tensor
     scale_NT: Tensor  # weight of each token in its sample's mean, times factor_N
@@ -151,25 +134,28 @@ class FusedHead:
     def samples(self) -> int:
         return self.hidden_NTD.shape[0]
 
-    def left(self, weight_vD: Tensor, samples: slice | Tensor, tokens: slice, start: int = 0) -> Tensor:
-        """left[samples, tokens, start : start + len(weight_vD)], [n, t, v], in the precision of the passes."""
-        hidden_ntD = self.hidden_NTD[samples, tokens]
-        flat = (part[samples, tokens].flatten() for part in (self.targets_NT, self.scale_NT, self.normaliser_NT))
+    def _left(self, weight_vD: Tensor, hidden_ntD: Tensor, further_nt: Iterable[Tensor], start: int = 0) -> Tensor:
+        """left[..., start : start + len(weight_vD)] of these tokens, [n, t, v], in the precision of the passes.
+
+        further_nt: their targets, scales and normalisers."""
+        flat = (part.flatten() for part in further_nt)
         left_Mv = self.logit_gradient(weight_vD, hidden_ntD.flatten(0, 1), *flat, start)
         return left_Mv.to(hidden_ntD.dtype).unflatten(0, hidden_ntD.shape[:2])
 
     def blocks(self, picks: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
         weight_VD = self.weight()
-        chosen = torch.arange(self.samples) if picks is None else picks.cpu()
-        T = self.hidden_NTD.shape[1]
-        tokens_at_once = max(1, CHUNK_ELEMENTS // self.rows)
-        samples_at_once = max(1, tokens_at_once // T)
-        for first in range(0, len(chosen), samples_at_once):
-            part = slice(first, min(first + samples_at_once, len(chosen)))
-            for start in range(0, T, min(tokens_at_once, T)):
+        hidden, *further = self.hidden_NTD, self.targets_NT, self.scale_NT, self.normaliser_NT
+        if picks is not None:
+            hidden, *further = (picked(part, picks) for part in (hidden, *further))
+        n, T = hidden.shape[:2]
+        most = next((part.stop for part in self.chunks(n * T, self.rows, hidden.device)), 1)
+        samples_at_once, tokens_at_once = max(1, most // T), min(most, T)
+        for first in range(0, n, samples_at_once):
+            samples = slice(first, min(first + samples_at_once, n))
+            for start in range(0, T, tokens_at_once):
                 tokens = slice(start, start + tokens_at_once)
-                samples = chosen[part].to(self.hidden_NTD.device)
-                yield part, self.left(weight_VD, samples, tokens), self.hidden_NTD[samples, tokens]
+                hidden_ntD = hidden[samples, tokens]
+                yield samples, self._left(weight_VD, hidden_ntD, (x[samples, tokens] for x in further)), hidden_ntD
 
     def gradient(self, picks: Tensor | None) -> Tensor:
         self.weight()  # gathered from all ranks, who must all be there: also for no pick, where it is not needed
@@ -194,7 +180,8 @@ class FusedHead:
     factor = OuterProduct.factor
 
     def rows_of_samples(self, start: int, stop: int) -> Tensor:
-        left_NTv = self.left(self.weight()[start:stop], slice(None), slice(None), start)
+        further = self.targets_NT, self.scale_NT, self.normaliser_NT
+        left_NTv = self._left(self.weight()[start:stop], self.hidden_NTD, further, start)
         return product(left_NTv.transpose(1, 2), self.hidden_NTD)
 
     add_rows_of_samples = OuterProduct.add_rows_of_samples
@@ -217,9 +204,9 @@ class RowScatter:
         return self.values_NTD.shape[2]
 
     def gradient(self, picks: Tensor | None) -> Tensor:
-        index_NT, values_NTD = (
-            (self.index_NT, self.values_NTD) if picks is None else (self.index_NT[picks], self.values_NTD[picks])
-        )
+        index_NT, values_NTD = self.index_NT, self.values_NTD
+        if picks is not None:
+            index_NT, values_NTD = index_NT[picks], picked(values_NTD, picks)
         wide = wide_dtype(values_NTD.dtype)
         total_VD = values_NTD.new_zeros(self.rows, values_NTD.shape[2], dtype=wide)
         return total_VD.index_add_(0, index_NT.flatten(), values_NTD.flatten(0, 1).to(wide))
@@ -238,10 +225,13 @@ class RowScatter:
 
     def add_rows_of_samples(self, out_NrD: Tensor, start: int, stop: int) -> Tensor:
         """rows_of_samples added in place to those of another use: only the rows of tokens are touched."""
-        sample, token = ((self.index_NT >= start) & (self.index_NT < stop)).nonzero(as_tuple=True)
-        row = self.index_NT[sample, token] - start + (stop - start) * sample
-        values = self.values_NTD[sample, token].to(out_NrD.dtype)
-        out_NrD.view(-1, out_NrD.shape[2]).index_add_(0, row, values)
+        rows, row_NT = stop - start, self.index_NT - start
+        outside_NT = (row_NT < 0) | (
+            row_NT >= rows
+        )  # their zeros go to any row: how many there are, the host need not know
+        values_NTD = self.values_NTD.to(out_NrD.dtype).masked_fill(outside_NT[..., None], 0)
+        row_NT = row_NT.clamp(0, rows - 1) + rows * torch.arange(len(row_NT), device=row_NT.device)[:, None]
+        out_NrD.view(-1, out_NrD.shape[2]).index_add_(0, row_NT.flatten(), values_NTD.flatten(0, 1))
         return out_NrD
 
     def sketch(self, left_os: Tensor, right_is: Tensor) -> Tensor:
@@ -252,10 +242,14 @@ class RowScatter:
     def factor(self) -> Tensor:
         return self.values_NTD
 
-    def used_rows_only(self) -> "RowScatter":
-        """The same gradients without the rows no sample touches: inner products stay what they are."""
-        used, index_NT = self.index_NT.unique(return_inverse=True)
-        return RowScatter(index_NT, self.values_NTD, len(used))
+    def fewest_rows(self) -> "RowScatter":
+        """The same inner products from a table of at most N T rows, one for every token that comes."""
+        if self.rows <= self.index_NT.numel():
+            return self
+        sorted_M, order_M = self.index_NT.flatten().sort()
+        new_M = torch.cat([sorted_M.new_zeros(1), sorted_M.diff().ne(0).long()]).cumsum(0)
+        index_M = torch.empty_like(order_M).scatter_(0, order_M, new_M)
+        return RowScatter(index_M.view_as(self.index_NT), self.values_NTD, len(index_M))
 
 
 @dataclass
@@ -276,8 +270,12 @@ class PerSample:
     def row_size(self) -> int:
         return self.values[0, 0].numel()
 
+    @property
+    def factor(self) -> Tensor:
+        return self.values
+
     def gradient(self, picks: Tensor | None) -> Tensor:
-        return (self.values if picks is None else self.values[picks]).sum(dim=0)
+        return (self.values if picks is None else picked(self.values, picks)).sum(dim=0)
 
     def first_order(self, direction: Tensor) -> Tensor:
         return self.values.flatten(1) @ direction.flatten().to(self.values.dtype)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .factors import FusedHead, OuterProduct, PerSample, RowScatter, Use, wide_dtype
+from .factors import FusedHead, OuterProduct, PerSample, RowScatter, Use
+from .products import wide_dtype
 
 Uses = dict[str, Use]
 Rule = Callable[[nn.Module, Sequence[Tensor], Sequence[Tensor], Tensor], Uses]
@@ -43,8 +44,8 @@ def linear(module: nn.Linear, inputs: Sequence[Tensor], further: Sequence[Tensor
 def output_head(module: nn.Module, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:
     """A linear head that takes the targets and returns (losses_N, normaliser_NT): see model.loss.OutputHead.
 
-    Such a module offers `logit_gradient` and `token_scale`, so that the gradient at its logits can be made again
-    in pieces. Called without targets it is a plain linear layer.
+    Such a module offers `logit_gradient`, `token_scale` and `chunks`, so that the gradient at its logits can be made
+    again in pieces. Called without targets it is a plain linear layer.
     """
     if len(inputs) == 1:
         return linear(module, inputs, further, gradient)
@@ -58,10 +59,8 @@ def output_head(module: nn.Module, inputs: Sequence[Tensor], further: Sequence[T
         weight = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
         return weight.to(hidden_NTD.dtype)
 
-    rows = module.weight.shape[0]
-    return {
-        "weight": FusedHead(whole_weight, module.logit_gradient, hidden_NTD, targets_NT, scale_NT, normaliser_NT, rows)
-    }
+    tensors, rows = (hidden_NTD, targets_NT, scale_NT, normaliser_NT), module.weight.shape[0]
+    return {"weight": FusedHead(whole_weight, module.logit_gradient, module.chunks, *tensors, rows)}
 
 
 def embedding(module: nn.Embedding, inputs: Sequence[Tensor], further: Sequence[Tensor], gradient: Tensor) -> Uses:

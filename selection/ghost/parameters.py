@@ -10,7 +10,9 @@ from torch import Tensor
 from ..direction.low_rank import seeded_normal
 from .factors import OuterProduct, PerSample, RowScatter, Use
 
-ROWS_BUDGET = 1 << 22  # elements of per-sample gradient rows made at once: 16 MiB in float32
+# Elements of per-sample gradient rows made at once: 16 MiB in float32, which suit a CPU's caches; 1 GiB on a GPU, which
+# wants few and large products.
+CPU_ELEMENTS, GPU_ELEMENTS = 1 << 22, 1 << 28
 
 
 def gradient_of(uses: list[Use], picks: Tensor | None) -> Tensor:
@@ -33,7 +35,7 @@ def gram_of(uses: list[Use]) -> Tensor:
         use = uses[0]
         if isinstance(use, OuterProduct):
             return use.gram()
-        uses = [use.used_rows_only()]
+        uses = [use.fewest_rows()]
     return sum(rows_Nr @ rows_Nr.T for _, _, rows_Nr in rows_of_samples(uses))
 
 
@@ -52,7 +54,8 @@ def rows_of_samples(uses: list[Use]) -> Iterator[tuple[int, int, Tensor]]:
     """(start, stop, per-sample gradients [N, (stop - start) * ...]) over blocks of the parameter's rows."""
     uses = sorted(uses, key=lambda use: isinstance(use, RowScatter))  # a scatter adds into a block already there
     rows = uses[0].rows
-    step = max(1, ROWS_BUDGET // (uses[0].samples * uses[0].row_size))
+    most = CPU_ELEMENTS if uses[0].factor.device.type == "cpu" else GPU_ELEMENTS
+    step = max(1, most // (uses[0].samples * uses[0].row_size))
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         block = uses[0].rows_of_samples(start, stop)

@@ -28,7 +28,8 @@ def reference_losses(gpt2, tokens_NT, targets_NT):
 @pytest.mark.parametrize("chunk", [1 << 22, 31 * 5])
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 1.0], [0.5, 0.0, -2.0, 3.0]])
 def test_fused_head_equals_textbook_loss_and_gradient(monkeypatch, chunk, weights):
-    monkeypatch.setattr(model.loss, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(model.loss, "CPU_ELEMENTS", chunk)
+    monkeypatch.setattr(model.loss, "CPU_TOKENS", 1)
     tokens_NT, targets_NT = batch()
     gpt2 = GPT2(CONFIG).double()
     weight_N = torch.tensor(weights).double()
@@ -77,7 +78,8 @@ def test_training_reads_no_number_off_the_device(samples):
 
 def test_no_tensor_of_all_logits_is_made(monkeypatch):
     """In forward and backward of the loss nothing has as many elements as [N, T, V]."""
-    monkeypatch.setattr(model.loss, "CHUNK_ELEMENTS", 31 * 5)
+    monkeypatch.setattr(model.loss, "CPU_ELEMENTS", 31 * 5)
+    monkeypatch.setattr(model.loss, "CPU_TOKENS", 1)
     tokens_NT, targets_NT = batch()
     largest = 0
 

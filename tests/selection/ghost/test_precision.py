@@ -98,9 +98,9 @@ def test_a_released_pass_leaves_no_memory_behind():
 def test_a_step_makes_no_tensor_of_all_logits(monkeypatch, method):
     """Neither loss, scores, gram nor the picks' gradient hold [N, T, V], nor all gradients of the head."""
     N, T, V, D = 8, 32, 500, 16
-    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 20 * V)
-    monkeypatch.setattr(uses, "CHUNK_ELEMENTS", 20 * V)
-    monkeypatch.setattr(totals, "ROWS_BUDGET", 4096)
+    monkeypatch.setattr(loss, "CPU_TOKENS", 20)
+    monkeypatch.setattr(loss, "CPU_ELEMENTS", 20 * V)
+    monkeypatch.setattr(totals, "CPU_ELEMENTS", 4096)
     model = GPT2(GPT2Config(V, n_layer=1, n_head=2, n_embd=D, sequence_length=T))
     tokens_NT = torch.randint(0, V, (N, T))
     largest = 0

@@ -58,9 +58,9 @@ def model(request):
 def _chunks(request, monkeypatch):
     """Every block size once as shipped, once so small that each loop runs many times."""
     if request.param == "chunked":
-        monkeypatch.setattr(uses, "CHUNK_ELEMENTS", 23 * 4)
-        monkeypatch.setattr("model.loss.CHUNK_ELEMENTS", 23 * 4)
-        monkeypatch.setattr(totals, "ROWS_BUDGET", 5 * 12 * 2)
+        monkeypatch.setattr("model.loss.CPU_TOKENS", 4)
+        monkeypatch.setattr("model.loss.CPU_ELEMENTS", 23 * 4)
+        monkeypatch.setattr(totals, "CPU_ELEMENTS", 5 * 12 * 2)
 
 
 @pytest.mark.usefixtures("_chunks")
@@ -85,10 +85,23 @@ def test_scores_gram_and_gradient_equal_autograd(model):
     assert close(gram_NN, flat_NP @ flat_NP.T)
 
     recorder.add_gradient([4, 1], scale=0.5)
-    recorder.add_gradient([0], scale=2.0)
+    recorder.add_gradient(torch.tensor([-1, 0, -1]), scale=2.0)  # -1: none
     for name, parameter in model.named_parameters():
         expected = 0.5 * (truth[4][name] + truth[1][name]) + 2.0 * truth[0][name]
         assert close(parameter.grad, expected), name
+
+
+def test_a_place_without_a_pick_brings_nothing_not_even_of_a_broken_sample(model):
+    """-1 among the picks, where the last sample, which -1 would index, is not finite."""
+    tokens_NT, targets_NT = batch(3)
+    truth = oracle.gradients_of_samples(model, tokens_NT, targets_NT)
+    recorder = GhostRecorder(model)
+    with recorder:
+        losses_N = model(tokens_NT, targets_NT)
+        (losses_N * torch.tensor([1.0, 1.0, torch.nan])).sum().backward()
+    recorder.add_gradient(torch.tensor([1, -1]), scale=1.0)
+    for name, parameter in model.named_parameters():
+        assert close(parameter.grad, truth[1][name]), name
 
 
 def test_gram_by_token_pairs_and_by_rows_agree():

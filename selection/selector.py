@@ -81,6 +81,7 @@ class Selector:
         if self.method.passes == "recorded":
             scored = (lambda name: True) if settings.scoring.parameters == "all" else model.is_block
             self.recorder = GhostRecorder(model, scored)
+            self._streams = settings.scoring.memory == "streamed"
             # As the optimizer knows them: after a forward without backward FSDP2 shows gathered ones in their place.
             self._parameters = self.recorder.scored_parameters()
         if self.method.aims:
@@ -161,7 +162,7 @@ class Selector:
         """
         settings, target, mode = self.settings.direction, self._target(step), self._model.training
         self._model.eval()
-        with self.recorder:
+        with self.recorder.asked(lambda pass_: pass_.direction(settings.samples), self._streams):
             if settings.contrast:
                 pool = self._batch(tokens_gnT1[:, -settings.contrast :].flatten(0, 1))
                 losses_M = self._model(*joined(target, pool))
@@ -170,7 +171,7 @@ class Selector:
             else:
                 self._model(*target).sum().backward()
         self._model.train(mode)
-        direction = self._running.update(self.recorder, samples=settings.samples)
+        direction = self._running.take_in(self.recorder.answer)
         if settings.preconditioner == "none":
             return direction
         direction = adam_preconditioned(direction, self._optimizer, self._parameters)
@@ -194,14 +195,15 @@ class Selector:
         method, prefix = self.method, self.settings.scoring.prefix
         seen = slice(0, prefix or None)
         recorded = method.passes == "recorded"
-        losses_N = (self._record if recorded else self._look)(inputs_NT[:, seen], targets_NT[:, seen], direction)
-        measured = method.measure(self.recorder, direction) if recorded else Measured()
+        losses_N, measured = (self._record if recorded else self._look)(
+            inputs_NT[:, seen], targets_NT[:, seen], direction
+        )
         if known_N is not None:
             measured.known_N = torch.from_numpy(known_N).to(losses_N)
         scores_N = method.score(losses_N, measured)
         fit_N = torch.isfinite(losses_N)
         picks = method.pick(scores_N.masked_fill(~fit_N, torch.nan), measured, moment)
-        if recorded and not prefix:
+        if recorded and not prefix and not self._streams:
             self.recorder.add_gradient(picks, self._share)
             self.recorder.release()
         else:
@@ -218,15 +220,15 @@ class Selector:
             score=scores_N,
         )
 
-    def _record(self, inputs_NT: Tensor, targets_NT: Tensor, direction: Direction | None) -> Tensor:
-        with self.recorder.along(direction):
+    def _record(self, inputs_NT: Tensor, targets_NT: Tensor, direction: Direction | None) -> tuple[Tensor, Measured]:
+        with self.recorder.along(direction).asked(lambda pass_: self.method.measure(pass_, direction), self._streams):
             losses_N = self._model(inputs_NT, targets_NT)
             losses_N.sum().backward()
-        return losses_N.detach()
+        return losses_N.detach(), self.recorder.answer
 
     @torch.no_grad()
-    def _look(self, inputs_NT: Tensor, targets_NT: Tensor, _) -> Tensor:
-        return self._model(inputs_NT, targets_NT)
+    def _look(self, inputs_NT: Tensor, targets_NT: Tensor, _) -> tuple[Tensor, Measured]:
+        return self._model(inputs_NT, targets_NT), Measured()
 
     def _train_on(self, inputs_NT: Tensor, targets_NT: Tensor) -> Tensor:
         """An ordinary pass, each sample at its weight in the step's mean; the losses [N]."""

@@ -31,6 +31,11 @@ class Direction:
             }
         )
 
+    def __add__(self, other: "Direction") -> "Direction":
+        """v of the parameters of both, none of which is in both."""
+        assert not self.blocks.keys() & other.blocks.keys()
+        return Direction(self.blocks | other.blocks)
+
     def divided(self, divisors: "Direction") -> "Direction":
         """v / divisors, entry by entry; both exact."""
         return Direction({name: block / divisors.blocks[name] for name, block in self.blocks.items()})

@@ -25,7 +25,10 @@ class RunningDirection:
 
     def update(self, recorder, samples: int | None = None) -> Direction:
         """Takes in what `recorder` (a GhostRecorder) has just recorded; `samples` as in its `direction`."""
-        fresh = recorder.direction(samples)
+        return self.take_in(recorder.direction(samples))
+
+    def take_in(self, fresh: Direction) -> Direction:
+        """Takes in a fresh mean gradient."""
         self._updates += 1
         if not self._sums:
             self._sums = {name: torch.zeros_like(block) for name, block in fresh.blocks.items()}

@@ -1,6 +1,6 @@
 """Which layers a model's trainable parameters are in, by what rule each is read, and what cannot be."""
 
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
 from .layers import Rule, rule_for
@@ -42,4 +42,15 @@ def refuse_compiled(model: nn.Module) -> None:
         raise ValueError(
             "the model is compiled: torch.compile leaves the recorder's hooks out, so give GhostRecorder the "
             "model as it was before torch.compile"
+        )
+
+
+def refuse_other_shapes(path: str, inputs: tuple, result: Tensor, samples: int) -> None:
+    """ValueError for a layer's call that the recorder cannot read."""
+    if not any(isinstance(x, Tensor) for x in inputs):
+        raise ValueError(f"layer {path} was called without a positional input: the recorder needs to see it")
+    if len(result) != samples:
+        raise ValueError(
+            f"layer {path} has {len(result)} rows in its first dimension for a batch of {samples} samples: the "
+            "recorder needs the samples there"
         )

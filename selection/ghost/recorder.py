@@ -15,6 +15,8 @@ order, since gradients and directions travel between them.
 N samples of the recorded pass.
 """
 
+import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,24 +26,16 @@ from torch import Tensor, nn
 
 from ..direction.exact import Direction
 from ..direction.low_rank import LowRank
-from .coverage import find_rules, refuse_compiled
+from .coverage import find_rules, refuse_compiled, refuse_other_shapes
 from .factors import Use
+from .inputs import HeldInputs, StartOfGraph
 from .layers import is_fused_head
 from .parameters import gradient_of, gram_has_short_cut, gram_of, rows_of_samples, sketched_gram
 from .probe import Probe
 from .sharded import sum_over_ranks, tell_fsdp
+from .streaming import Stream
 
-
-class _StartOfGraph(torch.autograd.Function):
-    """Identity that lets gradients reach an output that no trainable parameter leads to."""
-
-    @staticmethod
-    def forward(ctx, output: Tensor, anchor: Tensor) -> Tensor:
-        return output.clone()
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return gradient, None
+Read = Callable[["GhostRecorder"], Any]  # what a pass is asked: from the recorder with what it recorded
 
 
 class GhostRecorder:
@@ -64,9 +58,14 @@ class GhostRecorder:
         self._samples = 0
         self._hooks: list = []
         self._frozen: list[nn.Parameter] = []
+        self._sharded: dict[str, nn.Parameter] = {}  # as they are when FSDP2 has none of them gathered
         self._told_fsdp: set[nn.Module] = set()
         self._expected: Direction | None = None
         self._probes: dict[nn.Module, Probe] = {}
+        self._read: Read | None = None
+        self._streams = False
+        self._stream: Stream | None = None  # of the pass at hand, where it is read while it runs
+        self.answer: Any = None
 
     def scored_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that count in scores and gram, by name."""
@@ -83,17 +82,30 @@ class GhostRecorder:
         self._expected = direction
         return self
 
+    def asked(self, read: Read, streamed: bool) -> "GhostRecorder":
+        """For `with recorder.asked(read, streamed):`, where `answer` is what read(recorder) gives of the next pass.
+
+        streamed: read is called as backward reaches a layer, once for every scored parameter, while nothing else is
+        recorded, and what it gives is added up. Nothing is recorded after the pass then.
+        """
+        self._read, self._streams = read, streamed
+        return self
+
     def __enter__(self) -> "GhostRecorder":
         refuse_compiled(self._model)
         self.release()
         self._frozen = [p for p in self._model.parameters() if p.requires_grad]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
+        self._sharded |= {name: p for name, p in self._model.named_parameters() if hasattr(p, "device_mesh")}
         self._anchor = torch.zeros((), requires_grad=True)
         self._hooks = [self._model.register_forward_pre_hook(self._before_model, with_kwargs=True)]
         self._hooks += [module.register_forward_hook(self._after_layer) for module in self._rules]
         if self._expected is not None:
             self._hooks += [m.register_forward_pre_hook(self._before_head) for m in self._rules if is_fused_head(m)]
+        if self._streams:
+            self._stream = Stream(functools.partial(self._read_one, self._read), Counter(self._names.values()))
+            self._hooks += self._stream.hooks(self._model, [m for m in self._rules if not is_fused_head(m)])
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -104,12 +116,14 @@ class GhostRecorder:
         for probe in self._probes.values():  # of a forward that raised half-way
             probe.restore_weight()
         self._probes.clear()
-        self._expected = None
+        stream, self._stream, self._expected = self._stream, None, None
+        read, self._read, self._streams = self._read, None, False
         if error is not None:
             self.release()
             return
         self._told_fsdp |= tell_fsdp(self._model, self._told_fsdp)
-        missing = [name for name in self._parameter_names if name not in self._uses]
+        seen = self._uses if stream is None else stream.finish()
+        missing = [name for name in self._parameter_names if name not in seen]
         if missing:
             self._told_fsdp.clear()  # their first forward may be still to come
             self.release()
@@ -117,6 +131,8 @@ class GhostRecorder:
                 f"no gradient was recorded for {', '.join(missing)}: either the pass had no backward inside the "
                 "recorder, or these parameters are not used through their module's own forward"
             )
+        if read is not None:
+            self.answer = read(self) if stream is None else stream.answer
 
     def _before_model(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         if self._samples:
@@ -138,37 +154,47 @@ class GhostRecorder:
         if probe is not None:
             inputs = probe.restore(*inputs)
         result = output[0] if isinstance(output, tuple) else output
-        if len(result) == 1 != self._samples:  # one row for all samples, as GPT-2's positions: give each its own
+        spread = len(result) == 1 != self._samples  # one row for all samples, as GPT-2's positions: give each its own
+        if spread:
             result = result.expand(self._samples, *result.shape[1:])
-            inputs = [x.expand(self._samples, *x.shape[1:]) for x in inputs if isinstance(x, Tensor)]
         path, rule = self._rules[module]
-        if not any(isinstance(x, Tensor) for x in inputs):
-            raise ValueError(f"layer {path} was called without a positional input: the recorder needs to see it")
-        if len(result) != self._samples:
-            raise ValueError(
-                f"layer {path} has {len(result)} rows in its first dimension for a batch of {self._samples} "
-                "samples: the recorder needs the samples there"
-            )
+        refuse_other_shapes(path, inputs, result, self._samples)
         self._device = result.device
         if not result.requires_grad:
-            result = _StartOfGraph.apply(result, self._anchor)
-        tensors = [x.detach() for x in inputs if isinstance(x, Tensor)]  # memory and version are the layer's input's
-        versions = [x._version for x in tensors]
-
+            result = StartOfGraph.apply(result, self._anchor)
+        given, stream = (result, *output[1:]) if isinstance(output, tuple) else result, self._stream
+        if stream is not None and stream.replays(module):
+            return given
+        names = {key: self._names[path, key] for key in module._parameters if (path, key) in self._names}
+        take = self._keep if stream is None else stream.take
+        held = (stream and stream.inputs_of(module, names.values())) or HeldInputs(path, inputs)
         # Nothing of the graph: a hook that held its own tensor would be a cycle, and keep the whole pass alive.
         further = [x.detach() for x in output[1:]] if isinstance(output, tuple) else []
 
         def receive(gradient: Tensor) -> None:
-            if versions != [x._version for x in tensors]:
-                raise ValueError(f"the input of layer {path} was changed in place after it was used")
-            for key, use in rule(module, tensors, further, gradient).items():
-                if key == "weight" and probe is not None:
-                    use.probe = probe
-                if (path, key) in self._names:  # a frozen parameter has no gradient
-                    self._uses.setdefault(self._names[path, key], []).append(use)
+            read = held.take()
+            if spread:
+                read = [x.expand(len(gradient), *x.shape[1:]) for x in read]
+            uses = rule(module, read, further, gradient)
+            if probe is not None:
+                uses["weight"].probe = probe
+            for key, use in uses.items():
+                if key in names:  # a frozen parameter has no gradient
+                    take(names[key], use)
 
         result.register_hook(receive)
-        return (result, *output[1:]) if isinstance(output, tuple) else result
+        return given
+
+    def _keep(self, name: str, use: Use) -> None:
+        self._uses.setdefault(name, []).append(use)
+
+    def _read_one(self, read: Read, name: str, uses: list[Use]) -> Any:
+        """What a streamed pass is asked, of one parameter."""
+        if not self._scored(name):
+            return None
+        self._uses = {name: uses}
+        answer, self._uses = read(self), {}
+        return answer
 
     def release(self) -> None:
         """Forgets the recorded pass and frees its memory."""
@@ -181,7 +207,7 @@ class GhostRecorder:
         """(parameter name, its uses) in the model's order, which is the same on every rank."""
         if not self._uses:
             raise ValueError("nothing is recorded: run forward and backward inside `with recorder:` first")
-        return ((name, self._uses[name]) for name in self._parameter_names)
+        return ((name, self._uses[name]) for name in self._parameter_names if name in self._uses)
 
     @torch.no_grad()
     def direction(self, samples: int | None = None, rank: int = 0) -> Direction:
@@ -192,7 +218,7 @@ class GhostRecorder:
         """
         if samples is None:
             samples = self._samples_of_all_ranks()
-        parameters = dict(self._model.named_parameters())
+        parameters = dict(self._model.named_parameters()) | self._sharded
         blocks = {}
         for name, uses in self._recorded():
             if self._scored(name):

@@ -43,7 +43,7 @@ class Greats(TopK):
             first_order_N, gram_NN = recorder.first_order(direction), recorder.gram(sketch)
         else:
             first_order_N, gram_NN = recorder.first_order_and_gram(direction)
-        return Measured(first_order_N, gram_NN, gram_NN.diagonal().sqrt())
+        return Measured(first_order_N, gram_NN)
 
     def pick(self, scores_N: Tensor, measured: Measured, moment: Moment) -> Tensor:
         k = self.settings.picks

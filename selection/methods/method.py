@@ -3,6 +3,7 @@
 N candidates of one group, k picks.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from ..greedy import greedy_select
 ALWAYS = frozenset({"method", "picks"})
 CHOOSING = ALWAYS | {"candidates"}
 SCORING = CHOOSING | {"scoring.prefix"}
-RECORDING = SCORING | {"scoring.parameters"}
+RECORDING = SCORING | {"scoring.parameters", "scoring.memory"}
 AIMING = RECORDING | {
     f"direction.{key}" for key in ("samples", "rank", "decay", "preconditioner", "targets", "contrast")
 }
@@ -27,13 +28,27 @@ AIMING = RECORDING | {
 class Measured:
     """What a pass over N candidates measured beside their losses; None where it did not.
 
-    first_order_N: <g_i, v>; gram_NN: <g_i, g_j>; norms_N: |g_i|; known_N: what the method knew of them beforehand.
+    first_order_N: <g_i, v>; gram_NN: <g_i, g_j>; squares_N: |g_i|^2; known_N: what the method knew of them beforehand.
+    All but the last are sums over parameters, and two of them are added part by part.
     """
 
     first_order_N: Tensor | None = None
     gram_NN: Tensor | None = None
-    norms_N: Tensor | None = None
+    squares_N: Tensor | None = None
     known_N: Tensor | None = None
+
+    def __add__(self, other: "Measured") -> "Measured":
+        def total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+            return b if a is None else a if b is None else a + b
+
+        names = [field.name for field in dataclasses.fields(self)]
+        return type(self)(**{name: total(getattr(self, name), getattr(other, name)) for name in names})
+
+    @property
+    def norms_N(self) -> Tensor | None:
+        """|g_i|"""
+        squares_N = self.squares_N if self.gram_NN is None else self.gram_NN.diagonal()
+        return None if squares_N is None else squares_N.sqrt()
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,10 @@ class Method:
         return direction
 
     def measure(self, recorder: GhostRecorder, direction: Direction | None) -> Measured:
-        """What the recorded pass is asked for; `direction` is what `steer` gave."""
+        """What the recorded pass is asked for; `direction` is what `steer` gave.
+
+        Sums over parameters: where memory is short it is called in backward, for each parameter alone, and added up.
+        """
         return Measured()
 
     def score(self, losses_N: Tensor, measured: Measured) -> Tensor:

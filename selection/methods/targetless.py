@@ -13,7 +13,7 @@ class GradNorm(Method):
     ranks_by = "the norm |g_i| of the gradient"
 
     def measure(self, recorder: GhostRecorder, direction: Direction | None) -> Measured:
-        return Measured(norms_N=recorder.squared_norms().sqrt())
+        return Measured(squares_N=recorder.squared_norms())
 
     def score(self, losses_N: Tensor, measured: Measured) -> Tensor:
         return measured.norms_N

@@ -47,9 +47,15 @@ def expected_scores(method: str, model, pairs) -> torch.Tensor:
     return -(g_NP @ v_P) if method == "bottomk" else g_NP @ v_P
 
 
-@pytest.mark.parametrize("method", SCORED)
-def test_scores_picks_and_gradient_equal_autograd(method):
-    chosen = settings(method)
+KEPT_AND_STREAMED = [
+    *((name, "kept") for name in SCORED),
+    *((name, "streamed") for name in SCORED if METHODS[name].passes == "recorded"),
+]
+
+
+@pytest.mark.parametrize(("method", "memory"), KEPT_AND_STREAMED)
+def test_scores_picks_and_gradient_equal_autograd(method, memory):
+    chosen = settings(method, scoring__memory=memory)
     selector, model, _ = build(chosen)
     tokens_GnT1, features_GnF = drawn(chosen, 0)
     known_Gn = known(chosen, 0)

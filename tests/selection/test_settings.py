@@ -23,6 +23,7 @@ OTHER = {
     "direction.contrast": 4,
     "scoring.parameters": "blocks",
     "scoring.prefix": 3,
+    "scoring.memory": "streamed",
     "interaction.curvature": 1e4,
     "interaction.sketch": 3,
     "filter.temperature": 1.0,

@@ -87,7 +87,7 @@ def measure(bench: Bench, modes: list[Mode], rounds: int, console: Console) -> d
     for mode in modes:
         mode.step()
         bench.clear()
-        costs[mode.name] = Cost([], _peak_bytes(mode.step))
+        costs[mode.name] = Cost([], peak_bytes(mode.step))
         bench.clear()
     for _ in track(range(rounds), description="measuring", console=console, transient=True):
         for mode in modes:
@@ -98,7 +98,7 @@ def measure(bench: Bench, modes: list[Mode], rounds: int, console: Console) -> d
     return costs
 
 
-def _peak_bytes(step: Callable[[], None]) -> int:
+def peak_bytes(step: Callable[[], None]) -> int:
     """The most that tensors took at once during a step, from the allocator's own record of every allocation."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         step()

@@ -203,12 +203,16 @@ def read_tokenizer(settings: Model) -> Any:
     return as_tokenizer(Path(path)) if path else None
 
 
-def as_tokenizer(path: Path) -> Any:
-    """A tokenizer.json as a tokenizer of `transformers`, which ends a text with <|endoftext|> where it knows that."""
+def as_tokenizer(path: Path, end_of_text: int | None = None) -> Any:
+    """A tokenizer.json as a tokenizer of `transformers`. It ends a text with this token, or with <|endoftext|> where it
+    knows that."""
     from transformers import PreTrainedTokenizerFast
 
-    known = Tokenizer.from_file(str(path)).token_to_id(END_OF_TEXT) is not None
-    return PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token=END_OF_TEXT if known else None)
+    tokenizer = Tokenizer.from_file(str(path))
+    if end_of_text is None:
+        end_of_text = tokenizer.token_to_id(END_OF_TEXT)
+    end = None if end_of_text is None else tokenizer.id_to_token(end_of_text)
+    return PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token=end)
 
 
 def _file_of(settings: Model, name: str) -> str | None:

@@ -93,7 +93,7 @@ def open_run(folder: Path, merge: bool = False) -> Opened:
         network, theirs = _gpt2(config, manifest, newest), None
     else:
         network, theirs = _hf(config, newest), read_tokenizer(config.model)
-    tokenizer = theirs or as_tokenizer(manifest.folder / "tokenizer.json")
+    tokenizer = theirs or as_tokenizer(manifest.folder / "tokenizer.json", manifest.end_of_text)
     return Opened((network.merge_and_unload() if merge else network).eval(), tokenizer)
 
 

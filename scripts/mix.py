@@ -34,7 +34,7 @@ import tyro
 
 from pipeline.atomic import replacing
 from pipeline.corpora.document import Document
-from pipeline.corpora.registry import read_corpus
+from pipeline.mixture.registry import read_corpus
 
 SHUFFLED_EVERY = 4
 CODE_CHARACTERS = 5_000_000

@@ -19,6 +19,7 @@ class Asked:
     source_field: str | None = None
     id_field: str | None = None
     pipe: bool = False
+    chat_template: str | None = None
 
     @property
     def fields(self) -> Fields:

@@ -12,7 +12,9 @@ class Document:
     """A text, where it comes from (`source`), and a name for it that stays the same from run to run (`id`).
 
     corpus: the name of its corpus where a dataset is made of several. loss: the stretches of the text that a model
-    learns to say, as characters [first, last) in order; None: all of it. split: the one it is in, once that is decided.
+    learns to say, as characters [first, last) in order; None: all of it. templated: a chat template wrote it, so what
+    it says of special tokens are these tokens, the ends of turns among them. split: the one it is in, once that is
+    decided.
     """
 
     id: str
@@ -20,6 +22,7 @@ class Document:
     source: str
     corpus: str = ""
     loss: tuple[tuple[int, int], ...] | None = None
+    templated: bool = False
     split: str = ""
 
     @cached_property

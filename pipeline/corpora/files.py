@@ -76,7 +76,7 @@ def _stem(path: str) -> str:
     return Path(name.stem).stem if name.suffix in _COMPRESSIONS else name.stem
 
 
-def _open(path: str) -> io.TextIOBase:
+def open_text(path: str) -> io.TextIOBase:
     """The file's text, decompressed, without a byte order mark and with its line ends as they are."""
     suffix = Path(path).suffix
     if suffix == ".zst":
@@ -87,7 +87,7 @@ def _open(path: str) -> io.TextIOBase:
 
 def json_records(path: str) -> Iterator[tuple[str, dict]]:
     """The objects of a JSON Lines file, each with its place for an error to name. ValueError for anything else."""
-    with _open(path) as lines:
+    with open_text(path) as lines:
         for at, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -120,7 +120,7 @@ def _read_parquet(path: str, name: str, source: str, fields: Fields) -> Iterator
 
 
 def _read_text(path: str, name: str, source: str, fields: Fields) -> Iterator[Document]:
-    with _open(path) as file:
+    with open_text(path) as file:
         number = 0
         # Up to the first line end after PART characters; a file without line ends is cut all the same.
         while text := file.read(PART):

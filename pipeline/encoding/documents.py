@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, groupby, pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,13 @@ class Tokens(NamedTuple):
     places: np.ndarray  # [n, 2] int64: their characters; [0, 2] where the ids tell them
 
 
+class _Piece(NamedTuple):
+    """A stretch of a document that is encoded by itself."""
+
+    text: str
+    templated: bool
+
+
 class Encoder:
     """Encodes by one tokenizer, in this process."""
 
@@ -49,10 +57,11 @@ class Encoder:
 
     def encode(self, documents: Sequence[Document]) -> Tokens:
         """Long texts are encoded in pieces; the tokens are the same. So are stretches that carry loss, as a model meets
-        them: after a prompt that is encoded by itself, and followed by an end."""
+        them: after a prompt that is encoded by itself, and followed by an end. What a chat template wrote is encoded as
+        a whole, and special tokens in it are found."""
         cuts = [_cuts(document) for document in documents]
         pieces = [
-            document.text[begin:end]
+            _Piece(document.text[begin:end], document.templated)
             for document, at in zip(documents, cuts, strict=True)
             for begin, end in pairwise([*at, None])
         ]
@@ -72,11 +81,16 @@ class Encoder:
             ids = tokens.ids[first:last]
             yield Encoded(document, ids, tokens.places[first:last] if told else self._characters.places(ids))
 
-    def _encode(self, pieces: list[str], encode) -> list[np.ndarray]:
-        calls = (encode(some, add_special_tokens=False) for some in batches(pieces, len, BATCH))
-        return [np.array(encoding.ids, dtype=self._type) for call in calls for encoding in call]
+    def _encode(self, pieces: list[_Piece], encode) -> list[np.ndarray]:
+        ids = []
+        for templated, alike in groupby(pieces, attrgetter("templated")):
+            self._tokenizer.encode_special_tokens = not templated
+            for some in batches((piece.text for piece in alike), len, BATCH):
+                ids += [np.array(encoding.ids, dtype=self._type) for encoding in encode(some, add_special_tokens=False)]
+        self._tokenizer.encode_special_tokens = True
+        return ids
 
-    def _placed(self, pieces: list[str], begins: list[int], firsts: np.ndarray) -> Tokens:
+    def _placed(self, pieces: list[_Piece], begins: list[int], firsts: np.ndarray) -> Tokens:
         """With places from the tokenizer, of pieces that begin at these characters of their documents."""
         places = []
 
@@ -114,7 +128,7 @@ def _edges(lengths: np.ndarray) -> np.ndarray:
 
 def _cuts(document: Document) -> list[int]:
     """Where the pieces of a document begin: one piece, or several, and the stretches that carry loss by themselves."""
-    text, loss = document.text, document.loss or ()
+    text, loss = document.text, () if document.templated else document.loss or ()
     edges = sorted({0, *(edge for stretch in loss for edge in stretch if edge < len(text))})
     return [begin + cut for begin, end in pairwise([*edges, len(text)]) for cut in _cuts_by_length(text[begin:end])]
 

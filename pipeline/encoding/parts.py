@@ -55,6 +55,8 @@ class PartEncoder:
             digest.update(b"%d " % len(text) + text)
             if document.loss is not None:  # its edges are those of tokens
                 digest.update(repr(document.loss).encode())
+            if document.templated:  # special tokens are found in it
+                digest.update(b"templated")
         path = self._folder / f"{number:06d}-{digest.hexdigest()[:32]}.part"
         if path.exists() and _read(path) is not None:
             return path, True

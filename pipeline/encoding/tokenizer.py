@@ -1,6 +1,7 @@
 """Byte-level BPE through `tokenizers`: train one, load one."""
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from ..atomic import write_whole
 
 END_OF_TEXT = "<|endoftext|>"
+CONFIG = "tokenizer_config.json"  # what `transformers` keeps beside a tokenizer.json
 GPT2 = "gpt2"  # the tokenizer's name on the hub
 _BYTES = 256
 
@@ -70,7 +72,7 @@ class _Digested:
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """A tokenizer from a tokenizer.json, or GPT-2's from the hub by the name 'gpt2'.
 
-    Raises ValueError when it cannot be had, or has no <|endoftext|> to end documents with.
+    Raises ValueError when it cannot be had, or has nothing to end documents with.
     """
     try:
         if str(path) == GPT2:
@@ -80,11 +82,27 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     except Exception as error:  # `tokenizers` raises nothing more precise
         hint = "the name of a tokenizer.json file, or gpt2 with access to the hub, is expected"
         raise ValueError(f"cannot load the tokenizer '{path}' ({error}): {hint}") from error
-    if tokenizer.token_to_id(END_OF_TEXT) is None:
-        raise ValueError(f"the tokenizer '{path}' does not match: it has no token {END_OF_TEXT} to end documents")
+    end_token(path, tokenizer)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return _ready(tokenizer)
+
+
+def end_token(path: str | Path, tokenizer: Tokenizer) -> str:
+    """What ends a document: the eos_token that a tokenizer_config.json beside a tokenizer.json names, or else
+    <|endoftext|>. ValueError for a tokenizer that does not know it."""
+    config, named = Path(path).with_name(CONFIG), None
+    if config.is_file():
+        try:
+            named = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{config} is not the configuration of a tokenizer ({error})") from error
+        named = named["content"] if isinstance(named, dict) else named
+    end = named or END_OF_TEXT
+    if tokenizer.token_to_id(end) is None:
+        where = f"which {config} names as eos_token" if named else f"and no {CONFIG} beside it names an eos_token"
+        raise ValueError(f"the tokenizer '{path}' does not match: it has no token {end} to end documents, {where}")
+    return end
 
 
 def read_tokenizer(content: str) -> Tokenizer:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..corpora.corpus import RECORD, Asked, Corpus
 from ..corpora.document import Document
-from ..corpora.registry import CORPORA, estimated_characters, read_corpus
+from .registry import CORPORA, estimated_characters, read_corpus
 
 ROLES = ("pool", "target")
 TARGET = "target"
@@ -90,18 +90,20 @@ class Ingredient:
         return {key: value for key, value in told.items() if value not in ("", None)}
 
 
-def target_files(files: Sequence[str], asked: Asked, pool: str = "json") -> Ingredient:
-    """The target of the command line, its format by the names of its files: JSON Lines beside a pool of instructions
-    are instructions. ValueError where the names do not tell the format."""
-    formats = {_format(name) for name in files}
-    if len(formats) > 1:
-        raise ValueError(
-            f"--target-files are of several formats, {', '.join(sorted(formats))}: list them in a --recipe"
-        )
-    (corpus,) = formats
-    if corpus == "json" and CORPORA[pool].conversations:
-        corpus = pool
-    read = {name: getattr(asked, name) for name in (*RECORD, "pipe") if name in CORPORA[corpus].reads}
+def target_files(files: Sequence[str], asked: Asked, pool: str = "json", corpus: str | None = None) -> Ingredient:
+    """The target of the command line, its corpus by the names of its files where it is not given: JSON Lines beside a
+    pool of conversations are instructions. ValueError where the names do not tell it."""
+    if corpus is None:
+        formats = {_format(name) for name in files}
+        if len(formats) > 1:
+            raise ValueError(
+                f"--target-files are of several formats, {', '.join(sorted(formats))}: list them in a --recipe"
+            )
+        (corpus,) = formats
+        if corpus == "json" and CORPORA[pool].conversations:
+            corpus = "instructions"
+    names = (*RECORD, "pipe", "chat_template")
+    read = {name: getattr(asked, name) for name in names if name in CORPORA[corpus].reads}
     return Ingredient(corpus, Asked(tuple(files), **read), TARGET, TARGET)
 
 
@@ -112,8 +114,8 @@ def _format(name: str) -> str:
     suffix = Path(path.stem).suffix if path.suffix in _COMPRESSIONS else path.suffix
     if suffix not in _FORMATS:
         raise ValueError(
-            f"--target-files: the name of {name} tells no format (as {', '.join(_FORMATS)} and .tar do): list it in a "
-            "--recipe"
+            f"--target-files: the name of {name} tells no format (as {', '.join(_FORMATS)} and .tar do): say it by "
+            "--target-corpus"
         )
     return _FORMATS[suffix]
 

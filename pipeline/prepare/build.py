@@ -16,12 +16,15 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from ..corpora.conversations.chat_template import ChatTemplate
 from ..dataset.manifest import FORMAT, SPLITS, Manifest
 from ..encoding.documents import Encoded
 from ..encoding.parts import encode_documents
 from ..encoding.tokenizer import (
+    CONFIG,
     END_OF_TEXT,
     count_tokens,
+    end_token,
     load_tokenizer,
     token_type,
     trained_tokenizer,
@@ -58,12 +61,14 @@ def prepare(recipe: Recipe, watch: Watch = unwatched) -> Manifest:
         total = mixture.known_documents
         if recipe.tokenizer is None:
             texts = TokenizerTexts(mixture, rule, recipe.seed, watch)
-            tokenizer = trained_tokenizer(texts, recipe.trained_vocab_size, folder / KEPT)
+            tokenizer, end = trained_tokenizer(texts, recipe.trained_vocab_size, folder / KEPT), END_OF_TEXT
             total = texts.documents or total
         else:
             tokenizer = load_tokenizer(recipe.tokenizer)
+            end = end_token(recipe.tokenizer, tokenizer)
+            _check_templates(recipe, tokenizer)
         mixture.settle(lambda texts: count_tokens(tokenizer, texts))
-        dataset = _Dataset(recipe, rule, tokenizer, folder)
+        dataset = _Dataset(recipe, rule, tokenizer, end, folder)
         screen = Screen(rule, recipe.duplicates, recipe.near_duplicates, folder)
         documents = screen.passed(watch("encoding documents", mixture.documents(), total))
         with closing(encode_documents(tokenizer, documents, folder / KEPT, recipe.processes)) as encoded:
@@ -73,14 +78,26 @@ def prepare(recipe: Recipe, watch: Watch = unwatched) -> Manifest:
     return Manifest.load(recipe.out)
 
 
+def _check_templates(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """ValueError where a chat template writes special tokens that the tokenizer does not know."""
+    for template in {one.asked.chat_template for one in recipe.ingredients} - {None}:
+        unknown = [token for token in ChatTemplate.of(template).special_tokens if tokenizer.token_to_id(token) is None]
+        if unknown:
+            raise ValueError(
+                f"--chat-template {template} is of another tokenizer: '{recipe.tokenizer}' has no {', '.join(unknown)}"
+            )
+
+
 class _Dataset:
     """The dataset as it grows: a packer and a shard writer per split, and what the manifest will say."""
 
-    def __init__(self, recipe: Recipe, rule: SplitRule, tokenizer: Tokenizer, folder: Path):
+    def __init__(self, recipe: Recipe, rule: SplitRule, tokenizer: Tokenizer, end: str, folder: Path):
         self._recipe, self._rule, self._folder = recipe, rule, folder
         content = tokenizer.to_str().encode()
         (folder / "tokenizer.json").write_bytes(content)
-        self._end = tokenizer.token_to_id(END_OF_TEXT)
+        self._end = tokenizer.token_to_id(end)
+        if end != END_OF_TEXT:  # so that the folder's tokenizer.json may be given to another `prepare`
+            (folder / CONFIG).write_text(json.dumps({"eos_token": end}), encoding="utf-8")
         self._tokenizer = {
             "sha256": hashlib.sha256(content).hexdigest(),
             "vocab_size": vocabulary_size(tokenizer),
@@ -99,10 +116,10 @@ class _Dataset:
         self._taken = {one.name: {"documents": 0, "tokens": 0} for one in recipe.ingredients}
 
     def add(self, encoded: Encoded) -> None:
-        if (encoded.ids == self._end).any():
+        if not encoded.document.templated and (encoded.ids == self._end).any():
             # Packing `document` tells padding by this token.
             raise ValueError(
-                f"the tokenizer does not match: it finds {END_OF_TEXT} inside document {encoded.document.id}"
+                f"the tokenizer does not match: it finds the end of text inside document {encoded.document.id}"
             )
         split = encoded.document.split
         self._packers[split].add(encoded)

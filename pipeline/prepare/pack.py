@@ -79,9 +79,10 @@ class DocumentPacker:
 class ConversationPacker:
     """Gives every conversation one sample, cut off where it is longer, filled up with <|endoftext|>, and a mask.
 
-    <|endoftext|> also follows every stretch that carries loss. Targets are the tokens of these stretches and their
-    ends, never padding. A conversation none of whose targets lies within the sample is dropped. A document that carries
-    loss everywhere is no conversation: of it nothing is cut off, it goes on in further samples.
+    <|endoftext|> also follows every stretch that carries loss, but where a chat template wrote the ends. Targets are
+    the tokens of these stretches and their ends, never padding. A conversation none of whose targets lies within the
+    sample is dropped. A document that carries loss everywhere is no conversation: of it nothing is cut off, it goes on
+    in further samples.
     """
 
     def __init__(self, sequence_length: int, end_of_text: int, dtype: np.dtype, emit: Callable[[Sample], None]):
@@ -89,16 +90,18 @@ class ConversationPacker:
         self._lost_targets = self._truncated = self._dropped = 0
 
     def add(self, encoded: Encoded) -> None:
-        document, ends_n = encoded.document, encoded.places[:, 1]
+        document, (begins_n, ends_n) = encoded.document, encoded.places.T
         conversation = document.loss is not None
         ranges = document.loss if conversation else ((0, len(document.text)),)
-        # No token lies on both sides of a stretch's edge (encoding/documents.py).
-        first_r, last_r = (np.searchsorted(ends_n, edges, side="right") for edges in zip(*ranges, strict=True))
+        # Only in what a chat template wrote may a token lie on both sides of an edge: it is of the stretch then.
+        begin_r, end_r = zip(*ranges, strict=True)
+        first_r, last_r = np.searchsorted(ends_n, begin_r, side="right"), np.searchsorted(begins_n, end_r)
         carries_n = np.zeros(len(ends_n), dtype=bool)
         for first, last in zip(first_r, last_r, strict=True):
             carries_n[first:last] = True
-        ids, mask = np.insert(encoded.ids, last_r, self._end), np.insert(carries_n, last_r, True)
-        before = np.append(0, np.cumsum(np.insert(np.ones(len(ends_n), dtype=np.int64), last_r, 0)))  # of the text's
+        end_r = last_r[:0] if document.templated else last_r  # a template wrote the ends
+        ids, mask = np.insert(encoded.ids, end_r, self._end), np.insert(carries_n, end_r, True)
+        before = np.append(0, np.cumsum(np.insert(np.ones(len(ends_n), dtype=np.int64), end_r, 0)))  # of the text's
         for at in [0] if conversation else range(0, len(ids) - 1, self._length):
             part = slice(at, at + self._length + 1)
             span = _span(encoded, int(before[at]), int(before[min(part.stop, len(ids))]))

@@ -1,15 +1,15 @@
 """What a dataset is to be made of, and how: the options of `prepare` and their defaults."""
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from ..corpora.corpus import Asked, Corpus
-from ..corpora.registry import CORPORA
 from ..dataset.manifest import HELD_OUT
 from ..mixture.ingredients import TARGET, Ingredient, read_recipe, target_files
+from ..mixture.registry import CORPORA
 from ..mixture.screen import Mode
 from ..mixture.splits import SplitRule
 
@@ -28,8 +28,8 @@ class Recipe:
     out: Path | None = None
     """The dataset folder to make."""
     data_files: tuple[str, ...] = ()
-    """Paths or globs of the files of corpus json, parquet, text or instructions (.gz, .bz2, .xz and .zst too). Of
-    corpus webdataset also addresses, and braces: shards-{000..099}.tar."""
+    """Paths or globs of the files of corpus json, parquet, text, instructions, mmlu, tydiqa or samsum (.gz, .bz2, .xz
+    and .zst too). Of corpus webdataset also addresses, and braces: shards-{000..099}.tar."""
     pipe: bool = False
     """Allow data files that run a shell command, as 'pipe:aws s3 cp s3://bucket/shards-{000..099}.tar -'."""
     dataset: str | None = None
@@ -46,10 +46,15 @@ class Recipe:
     """The field that names a document's source; by default the source is the file's name without suffixes."""
     id_field: str | None = None
     """The field that identifies a document; by default it is '<file>:<running number>'."""
+    chat_template: str | None = None
+    """For conversations (instructions, mmlu, tydiqa, samsum): a tokenizer's folder, or its name on the hub, whose own
+    chat template writes them; by default they are written as LESS does."""
     recipe: Path | None = None
     """A file that lists several corpora, in place of --corpus and its options: see docs/data.md."""
     target_files: tuple[str, ...] = ()
     """Files that target, val and test are made of, and the pool is not: of any corpus of files, by their names."""
+    target_corpus: Literal[tuple(name for name, one in CORPORA.items() if one.of_files)] | None = None  # type: ignore[valid-type]
+    """What corpus the target files are; by default their names tell."""
     target_sources: tuple[str, ...] | None = None
     """The sources that target, val and test are drawn from (default: all; of installed-docs the prose)."""
     target_fraction: float | None = None
@@ -86,14 +91,21 @@ class Recipe:
         """The corpora it is made of. ValueError where there is none, or they are given twice."""
         asked = Asked(**{field.name: getattr(self, field.name) for field in fields(Asked)})
         if self.recipe is not None:
-            given = ["corpus"] * (self.corpus is not None) + ["target_files"] * bool(self.target_files) + asked.given()
+            given = [name for name in ("corpus", "target_files", "target_corpus") if getattr(self, name)]
+            given += asked.given()
             if given:
                 raise ValueError(f"--recipe lists the corpora and their options: leave out {_flags(given)}")
             return read_recipe(self.recipe)
         if self.corpus is None:
             raise ValueError("--corpus is missing: it says where the text comes from (or --recipe, of several corpora)")
-        target = (target_files(self.target_files, asked, self.corpus),) if self.target_files else ()
-        return (Ingredient(self.corpus, asked), *target)
+        if not self.target_files:
+            if self.target_corpus is not None:
+                raise ValueError("--target-corpus does nothing without --target-files: leave it out")
+            return (Ingredient(self.corpus, asked),)
+        target = target_files(self.target_files, asked, self.corpus, self.target_corpus)
+        if target.registered.conversations and not CORPORA[self.corpus].conversations:
+            asked = replace(asked, chat_template=None)  # it is the target's alone
+        return (Ingredient(self.corpus, asked), target)
 
     @property
     def _defaults(self) -> Corpus | type[Corpus]:
@@ -140,6 +152,10 @@ class Recipe:
         if self.near_duplicates is not None and self.duplicates == "keep":
             raise ValueError(
                 "--near-duplicates looks for duplicates and --duplicates keep does not: leave one of them out"
+            )
+        if self.tokenizer is None and any(one.asked.chat_template for one in self.ingredients):
+            raise ValueError(
+                "a chat template needs the tokenizer that knows its tokens: give its tokenizer.json by --tokenizer"
             )
         if self.tokenizer is not None and self.vocab_size is not None:
             raise ValueError("--vocab-size is for a tokenizer to be trained: leave it out, or leave out --tokenizer")

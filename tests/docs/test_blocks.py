@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.corpora.corpus import Asked
-from pipeline.corpora.registry import CORPORA
+from pipeline.mixture.registry import CORPORA
 from scripts.report.__main__ import main as report
 from scripts.train.options import parse
 from selection.ghost.layers import RULES

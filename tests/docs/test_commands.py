@@ -18,7 +18,8 @@ from selection.log import read_log
 from tests.docs.blocks import PAGES, ROOT, blocks_of, command_lines, read_page
 from tests.docs.entries import NOT_RUN, RUN, SMALL
 from tests.docs.parsers import check, command_of
-from tests.docs.texts import write_repository, write_shards, write_talks, write_texts
+from tests.docs.texts import write_repository, write_shards, write_talks, write_tasks, write_texts
+from tests.helpers.conversations import write_chat_tokenizer
 from tests.helpers.networks import write_network
 from tests.helpers.run_example import make_cascade_run, make_dataset, make_run
 
@@ -59,6 +60,8 @@ def workplace(tmp_path, monkeypatch):
     write_repository(tmp_path / "web")
     write_shards(tmp_path)
     write_talks(tmp_path)
+    write_tasks(tmp_path)
+    write_chat_tokenizer(tmp_path / "models" / "chat", "ChatML")
     (tmp_path / "mix.toml").write_text(*blocks_of("docs/data.md", "toml"))
     (tmp_path / "mixed.jsonl.gz").write_bytes(b"".join(path.read_bytes() for path in parts))
     return tmp_path
@@ -108,8 +111,9 @@ def test_the_readmes_three_commands(workplace, capsys):
 def test_the_commands_of_data(workplace):
     assert sorted(run_commands("docs/data.md", {})) == sorted(RUN["docs/data.md"])
     made = {path.name: Manifest.load(path) for path in (workplace / "data").iterdir()}
-    assert made.keys() == {"news", "web", "shards", "talks", "task", "aimed", "mixed", "once"}
-    assert {name for name, manifest in made.items() if manifest.packing == "conversation"} == {"talks", "task"}
+    talks = {"talks", "task", "chat", "mmlu", "tydiqa", "samsum"}
+    assert made.keys() == talks | {"news", "web", "shards", "aimed", "mixed", "once"}
+    assert {name for name, manifest in made.items() if manifest.packing == "conversation"} == talks
     for name in ("web", "shards"):
         assert set(made[name].sources["train"]) == {name}
     mixed = made["mixed"]

@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 from torch.distributed.run import get_args_parser
 
-from pipeline.corpora.registry import CORPORA
+from pipeline.mixture.registry import CORPORA
 from pipeline.prepare.recipe import Recipe
 from scripts.bench.__main__ import BENCHMARKS
 from scripts.compare.__main__ import Options as CompareOptions

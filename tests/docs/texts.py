@@ -3,8 +3,11 @@
 import gzip
 import json
 import random
+from pathlib import Path
 
 import webdataset
+
+from tests.helpers.conversations import write_task
 
 WORDS = "the model reads text and predicts what word comes next in every line of it".split()
 
@@ -44,3 +47,11 @@ def write_shards(folder) -> None:
         with webdataset.TarWriter(str(folder / f"shards-{number:03d}.tar")) as shard:
             for key in range(45):
                 shard.write({"__key__": f"{number}-{key}", "txt": " ".join(draw.choices(WORDS, k=90))})
+
+
+def write_tasks(folder: Path) -> None:
+    """The files of MMLU, TyDi QA and SAMSum that the pages read."""
+    (folder / "mmlu" / "dev").mkdir(parents=True)
+    write_task("mmlu", folder / "mmlu" / "dev" / "sociology_dev.csv", copies=30)
+    write_task("tydiqa", folder / "tydiqa.json", copies=30)
+    write_task("samsum", folder / "samsum.json", copies=30)

@@ -34,10 +34,10 @@ from rich.table import Table
 from tokenizers import Tokenizer
 
 from pipeline.corpora.document import Document
-from pipeline.corpora.registry import read_corpus
 from pipeline.dataset.manifest import Manifest
 from pipeline.encoding.documents import BATCH, batches
 from pipeline.encoding.tokenizer import END_OF_TEXT, load_tokenizer, train_tokenizer
+from pipeline.mixture.registry import read_corpus
 from pipeline.prepare.build import prepare
 from pipeline.prepare.recipe import Recipe
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.corpora.document import Document
 from pipeline.corpora.files import PART
-from pipeline.corpora.registry import estimated_characters, read_corpus
+from pipeline.mixture.registry import estimated_characters, read_corpus
 
 ROWS = [{"text": "one é", "id": 7, "kind": "a"}, {"text": "two\nlines", "id": "x", "kind": "b"}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)

@@ -11,7 +11,7 @@ from datasets import IterableDataset
 
 from pipeline.corpora import taken_up
 from pipeline.corpora.document import Document
-from pipeline.corpora.registry import estimated_characters, read_corpus
+from pipeline.mixture.registry import estimated_characters, read_corpus
 
 CARD = """---
 configs:

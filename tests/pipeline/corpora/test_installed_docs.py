@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.corpora import installed_docs as module
 from pipeline.corpora.installed_docs import installed_documents
-from pipeline.corpora.registry import read_corpus
+from pipeline.mixture.registry import read_corpus
 
 KINDS = ("topics", "docstrings", "source", "licences", "descriptions")
 

@@ -13,7 +13,7 @@ import webdataset
 
 from pipeline.corpora import taken_up
 from pipeline.corpora.document import Document
-from pipeline.corpora.registry import estimated_characters, read_corpus
+from pipeline.mixture.registry import estimated_characters, read_corpus
 
 BODY = {"body": "two", "url": "u2", "site": "b"}
 

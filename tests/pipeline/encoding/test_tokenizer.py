@@ -1,3 +1,4 @@
+import json
 import random
 
 import numpy as np
@@ -7,6 +8,7 @@ from tokenizers import Tokenizer, models
 from pipeline.encoding import tokenizer as module
 from pipeline.encoding.tokenizer import (
     END_OF_TEXT,
+    end_token,
     load_tokenizer,
     token_type,
     train_tokenizer,
@@ -89,7 +91,27 @@ def test_unfit_tokenizers_get_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="cannot load the tokenizer"):
         load_tokenizer(path)
     Tokenizer(models.BPE()).save(str(path))
-    with pytest.raises(ValueError, match=r"does not match: it has no token <\|endoftext\|>"):
+    with pytest.raises(
+        ValueError, match=r"does not match: it has no token <\|endoftext\|> .*, and no tokenizer_config.json"
+    ):
+        load_tokenizer(path)
+
+
+def test_the_end_of_a_document_is_the_one_the_tokenizers_configuration_names(tmp_path):
+    path, config = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.add_special_tokens(["<s>", "</s>", END_OF_TEXT])
+    tokenizer.save(str(path))
+    assert end_token(path, tokenizer) == END_OF_TEXT
+    for told, end in (({"eos_token": "</s>"}, "</s>"), ({"eos_token": {"content": "<s>"}}, "<s>"), ({}, END_OF_TEXT)):
+        config.write_text(json.dumps(told))
+        assert load_tokenizer(path).get_vocab_size() == 3
+        assert end_token(path, tokenizer) == end
+    config.write_text('{"eos_token": "</t>"}')
+    with pytest.raises(ValueError, match=r"it has no token </t> to end documents, which .*_config.json names"):
+        load_tokenizer(path)
+    config.write_text("[]")
+    with pytest.raises(ValueError, match=r"tokenizer_config.json is not the configuration of a tokenizer"):
         load_tokenizer(path)
 
 

@@ -7,10 +7,10 @@ import random
 import pytest
 
 from pipeline.corpora.corpus import Asked
-from pipeline.corpora.registry import CORPORA
 from pipeline.mixture import mixture as module
 from pipeline.mixture.ingredients import Ingredient
 from pipeline.mixture.mixture import Mixture
+from pipeline.mixture.registry import CORPORA
 
 
 @pytest.fixture

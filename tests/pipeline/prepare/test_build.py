@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.corpora.registry import read_corpus
 from pipeline.dataset.manifest import SPLITS, Manifest
 from pipeline.dataset.reader import SplitReader, inputs_and_targets
 from pipeline.encoding.tokenizer import load_tokenizer
+from pipeline.mixture.registry import read_corpus
 from pipeline.prepare.build import prepare
 from pipeline.prepare.verify import verify
 

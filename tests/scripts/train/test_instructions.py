@@ -13,11 +13,14 @@ from pipeline.dataset.reader import SplitReader, trimmed
 from scripts.evaluate import main as evaluate
 from scripts.prepare.__main__ import main as prepare
 from scripts.report.texts import Texts
+from scripts.train.__main__ import main
 from scripts.train.run import build_model
 from selection.log.reader import read_log
 from tests.helpers.networks import write_network
-from tests.helpers.runs import log_rows, measured, run
+from tests.helpers.runs import LOSSES, log_rows, measured, options, run, run_on_two_ranks
+from tests.helpers.survival import assert_same, at_step
 
+KINDS = {"whole": {}, "LoRA": {"model__lora__rank": 2, "model__lora__dropout": 0.2}}
 STEPS = {"train__steps": 2, "train__groups": 2, "train__eval_every": 2, "train__checkpoint_every": 2}
 
 
@@ -119,3 +122,67 @@ def test_padding_that_all_samples_of_a_batch_have_is_left_out_and_changes_nothin
         assert ours == theirs or ours == pytest.approx(theirs, rel=1e-6)  # the log is in float32
     for key in ("train_loss", "grad_norm", "val_loss"):
         assert measured(short, key) == [pytest.approx(line, rel=1e-9) for line in measured(long, key)]
+
+
+def _llama(talks, folder, **changes):
+    """Settings of runs of a small Llama on the talks; a vocabulary of its own is another one than theirs."""
+    made = write_network(folder / "llama", "Llama", talks, positions=48, **changes)
+    return STEPS | {"model__kind": "hf", "model__path": made, "train__steps": 4, "train__eval_every": 4}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_and_two_ranks_choose_the_same(talks, tmp_path, kind):
+    changes = _llama(talks, tmp_path) | KINDS[kind] | {"train__dtype": "float64"}
+    one = run(talks, tmp_path / "one", **changes)
+    two = run_on_two_ranks(talks, tmp_path / "two", **changes)
+    identity = ("step", "group", "sample_id", "pick")
+    assert log_rows(one, *identity) == log_rows(two, *identity)
+    assert len(set(log_rows(two, "rank")["rank"])) == 2
+    for ours, theirs in zip(measured(one, *LOSSES), measured(two, *LOSSES), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-9)
+    assert measured(one, "val_loss")[-1] == pytest.approx(measured(two, "val_loss")[-1], rel=1e-9)
+    assert measured(one, "val_loss")[-1] != measured(one, "val_loss")[0]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(nursery, talks, tmp_path, kind, ranks):
+    changes = _llama(talks, tmp_path) | KINDS[kind] | {"train__resume": "auto", "selection__direction__decay": 0.9}
+    arguments = {name: options(talks, tmp_path / name, **changes) for name in ("whole", "killed")}
+    death = {"setup": at_step(3, ranks - 1, "os.kill(os.getpid(), signal.SIGKILL)")}
+    for name, told, codes in (("whole", {}, [0]), ("killed", death, [-9]), ("killed", {}, [0])):
+        answer = nursery.run(arguments[name], tmp_path / "log", size=ranks, **told)
+        assert answer["codes"][-1:] == codes, (tmp_path / f"log-{ranks - 1}").read_text()
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_model_of_another_vocabulary_is_refused(talks, tmp_path, capsys):
+    changes = _llama(talks, tmp_path, vocabulary=270)
+    assert main(options(talks, tmp_path / "run", **changes)) == 2
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "the dataset's vocabulary has 280 tokens and model.path" in told
+    assert "knows 270: prepare the dataset with the model's own tokenizer.json as --tokenizer" in told
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("record", "sentence"),
+    [
+        ({"messages": [{"role": "tool", "content": "x"}]}, "line 2, message 1: unknown role 'tool'; the roles are"),
+        ({"messages": []}, "line 2 is an empty conversation: take it out"),
+        (
+            {"prompt": "a", "completion": "b"},
+            "split train has no sample: none of its 1 conversations has a target within --seq-len",
+        ),
+    ],
+)
+def test_a_conversation_without_use_is_told_in_a_sentence(tmp_path, capsys, record, sentence):
+    """Of an unknown role, empty, or so long that no answer is left."""
+    talks = [{"prompt": "a", "completion": "c"}, record]
+    (tmp_path / "talks.jsonl").write_text("\n".join(map(json.dumps, talks)))
+    command = ["--corpus", "instructions", "--data-files", str(tmp_path / "talks.jsonl"), "--vocab-size", "280"]
+    command += ["--seq-len", "3", "--out", str(tmp_path / "data"), "--workers", "1"]
+    assert prepare(command) == 2
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert sentence in told
+    assert list(tmp_path.iterdir()) == [tmp_path / "talks.jsonl"]

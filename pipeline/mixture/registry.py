@@ -1,15 +1,18 @@
-"""Every corpus that `prepare` knows, by name. A new one is a file of this folder, and a line here."""
+"""Every corpus that `prepare` knows, by name. A new one is a file of pipeline/corpora, and a line here."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from .corpus import Asked, Corpus
-from .document import Document
-from .files import JSON, PARQUET, TEXT, expand
-from .hub import HUB, OPENWEBTEXT
-from .installed_docs import INSTALLED_DOCS
-from .instructions import INSTRUCTIONS
-from .webdataset import WEBDATASET
+from ..corpora.conversations.instructions import INSTRUCTIONS
+from ..corpora.conversations.mmlu import MMLU
+from ..corpora.conversations.samsum import SAMSUM
+from ..corpora.conversations.tydiqa import TYDIQA
+from ..corpora.corpus import Asked, Corpus
+from ..corpora.document import Document
+from ..corpora.files import JSON, PARQUET, TEXT, expand
+from ..corpora.hub import HUB, OPENWEBTEXT
+from ..corpora.installed_docs import INSTALLED_DOCS
+from ..corpora.webdataset import WEBDATASET
 
 CORPORA: dict[str, Corpus] = {
     "openwebtext": OPENWEBTEXT,
@@ -18,6 +21,9 @@ CORPORA: dict[str, Corpus] = {
     "parquet": PARQUET,
     "text": TEXT,
     "instructions": INSTRUCTIONS,
+    "mmlu": MMLU,
+    "tydiqa": TYDIQA,
+    "samsum": SAMSUM,
     "webdataset": WEBDATASET,
     "installed-docs": INSTALLED_DOCS,
 }

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline.corpora.registry import estimated_characters, read_corpus
+from pipeline.mixture.registry import estimated_characters, read_corpus
 
 MESSAGES = {
     "dataset": "cot",

@@ -56,6 +56,11 @@ def prepare(recipe: Recipe, watch: Watch = unwatched) -> Manifest:
     """
     recipe.check()
     with new_folder(recipe.out) as folder:
+        templates = {one.asked.chat_template for one in recipe.ingredients} - {None}
+        if templates and recipe.tokenizer is None:
+            raise ValueError(
+                "a chat template needs the tokenizer that knows its tokens: give its tokenizer.json by --tokenizer"
+            )
         mixture = Mixture(recipe.ingredients, recipe.seed, watch)
         rule = recipe.split_rule(mixture.planned_characters())
         total = mixture.known_documents
@@ -66,7 +71,8 @@ def prepare(recipe: Recipe, watch: Watch = unwatched) -> Manifest:
         else:
             tokenizer = load_tokenizer(recipe.tokenizer)
             end = end_token(recipe.tokenizer, tokenizer)
-            _check_templates(recipe, tokenizer)
+            for template in templates:
+                _check_template(template, recipe.tokenizer, tokenizer)
         mixture.settle(lambda texts: count_tokens(tokenizer, texts))
         dataset = _Dataset(recipe, rule, tokenizer, end, folder)
         screen = Screen(rule, recipe.duplicates, recipe.near_duplicates, folder)
@@ -78,14 +84,11 @@ def prepare(recipe: Recipe, watch: Watch = unwatched) -> Manifest:
     return Manifest.load(recipe.out)
 
 
-def _check_templates(recipe: Recipe, tokenizer: Tokenizer) -> None:
-    """ValueError where a chat template writes special tokens that the tokenizer does not know."""
-    for template in {one.asked.chat_template for one in recipe.ingredients} - {None}:
-        unknown = [token for token in ChatTemplate.of(template).special_tokens if tokenizer.token_to_id(token) is None]
-        if unknown:
-            raise ValueError(
-                f"--chat-template {template} is of another tokenizer: '{recipe.tokenizer}' has no {', '.join(unknown)}"
-            )
+def _check_template(template: str, path: str, tokenizer: Tokenizer) -> None:
+    """ValueError where a chat template writes special tokens that the tokenizer of this path does not know."""
+    unknown = [token for token in ChatTemplate.of(template).special_tokens if tokenizer.token_to_id(token) is None]
+    if unknown:
+        raise ValueError(f"--chat-template {template} is of another tokenizer: '{path}' has no {', '.join(unknown)}")
 
 
 class _Dataset:

@@ -153,10 +153,6 @@ class Recipe:
             raise ValueError(
                 "--near-duplicates looks for duplicates and --duplicates keep does not: leave one of them out"
             )
-        if self.tokenizer is None and any(one.asked.chat_template for one in self.ingredients):
-            raise ValueError(
-                "a chat template needs the tokenizer that knows its tokens: give its tokenizer.json by --tokenizer"
-            )
         if self.tokenizer is not None and self.vocab_size is not None:
             raise ValueError("--vocab-size is for a tokenizer to be trained: leave it out, or leave out --tokenizer")
         if self.packing in ("concat", "document") and self._conversations:

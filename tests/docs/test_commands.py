@@ -19,9 +19,9 @@ from tests.docs.blocks import PAGES, ROOT, blocks_of, command_lines, read_page
 from tests.docs.entries import NOT_RUN, RUN, SMALL
 from tests.docs.parsers import check, command_of
 from tests.docs.texts import write_repository, write_shards, write_talks, write_tasks, write_texts
-from tests.helpers.conversations import write_chat_tokenizer
 from tests.helpers.networks import write_network
 from tests.helpers.run_example import make_cascade_run, make_dataset, make_run
+from tests.pipeline.corpora.conversations.examples import write_chat_tokenizer
 
 
 def entry_of(page: str, command: str) -> str | None:

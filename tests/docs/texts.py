@@ -7,7 +7,7 @@ from pathlib import Path
 
 import webdataset
 
-from tests.helpers.conversations import write_task
+from tests.pipeline.corpora.conversations.examples import write_task
 
 WORDS = "the model reads text and predicts what word comes next in every line of it".split()
 

@@ -11,7 +11,7 @@ from pipeline.dataset.reader import SplitReader
 from pipeline.mixture.registry import read_corpus
 from pipeline.prepare.build import prepare
 from pipeline.prepare.recipe import Recipe
-from tests.helpers.conversations import KINDS, write_chat_tokenizer
+from tests.pipeline.corpora.conversations.examples import KINDS, write_chat_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the peers extra is not installed")
 

@@ -11,7 +11,7 @@ from pipeline.dataset.reader import SplitReader
 from pipeline.mixture.registry import read_corpus
 from pipeline.prepare.build import prepare
 from pipeline.prepare.recipe import Recipe
-from tests.helpers.conversations import DIALOGUES, FILES, QUESTIONS, ROWS, write_task
+from tests.pipeline.corpora.conversations.examples import DIALOGUES, FILES, QUESTIONS, ROWS, write_task
 
 
 def _said(document):

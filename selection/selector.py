@@ -25,6 +25,7 @@ from .choice import Choice, interaction_of
 from .direction import Direction, RunningDirection, adam_preconditioned
 from .ghost import GhostRecorder
 from .methods import METHODS, Measured, Moment
+from .prefilters.auto import Auto
 from .prefilters.cascade import Prefilter, Ranking
 from .prefilters.need import SharedFilters, SharedRanking
 from .settings import Selection
@@ -66,7 +67,7 @@ class Selector:
         groups: int,
         batch: Callable[[Tensor], Batch],
         target: Callable[[int], Batch] | None = None,
-        prefilter: Prefilter | SharedFilters | None = None,
+        prefilter: Prefilter | SharedFilters | Auto | None = None,
         lanes: Sequence[int] | None = None,
         watch: Callable[[np.ndarray], np.ndarray] | None = None,
         seed: int = 0,
@@ -117,8 +118,8 @@ class Selector:
         self._trusted = self._ranking.trusted if self._ranking else None
         if self.method.knows and self.method.passes == "none":
             self._ranking = Ranking(known_gn, trusted=True)
-        if self.method.watches and self._trusted and step % self.settings.need.every == 0:
-            self.prefilter.hear(self._watch(self.prefilter.watched))
+        if self.method.watches and len(places := self.prefilter.to_watch(step)):
+            self.prefilter.hear(step, self._watch(places))
         scores = self.scores_at(step)
         direction = self._aim(step, tokens_gnT1) if scores and self.method.aims else None
         if scores and self.method.passes == "recorded":

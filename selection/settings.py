@@ -98,6 +98,14 @@ class NeedSettings:
 
 
 @dataclass(frozen=True)
+class AutoSettings:
+    """Turns of plain training, the static filter and the filter for every cluster, until one is ahead."""
+
+    block: int = 8
+    """Steps of a turn in the first trial; they double from trial to trial."""
+
+
+@dataclass(frozen=True)
 class Selection:
     """How the picks are chosen."""
 
@@ -113,6 +121,7 @@ class Selection:
     filter: FilterSettings = field(default_factory=FilterSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     need: NeedSettings = field(default_factory=NeedSettings)
+    auto: AutoSettings = field(default_factory=AutoSettings)
     amortise: AmortiseSettings = field(default_factory=AmortiseSettings)
 
     def check(self) -> None:
@@ -131,6 +140,7 @@ class Selection:
             ("need.samples", self.need.samples, 1),
             ("need.every", self.need.every, 1),
             ("need.window", self.need.window, self.need.every),
+            ("auto.block", self.auto.block, 1),
             ("amortise.drawn", amortise.drawn, 0),
             ("amortise.every", amortise.every, 1),
         ):
@@ -163,7 +173,7 @@ class Selection:
 
     @property
     def prefilter(self) -> str | None:
-        """The name of what ranks candidates by their text, where anything does: one of PREFILTERS, or "need"."""
+        """The name of what ranks candidates by their text, where anything does: one of PREFILTERS, "need" or "auto"."""
         return self.amortise.by if self.amortised else METHODS[self.method].filter
 
     @property

@@ -25,6 +25,7 @@ from scripts.train.record import read_run
 from scripts.train.run_folder import RunFolder
 from selection.log import SelectionLog
 from selection.methods import METHODS
+from selection.prefilters.auto import Auto
 from selection.prefilters.build import build_prefilter
 from selection.prefilters.cascade import Prefilter
 from selection.prefilters.need import SharedFilters
@@ -143,8 +144,9 @@ class Run:
                 f"({self.manifest.sequence_length} tokens)"
             )
 
-    def _prefilter(self) -> Prefilter | SharedFilters:
-        return build_prefilter(self.config.selection, *known_features(self.manifest, self.targets))
+    def _prefilter(self) -> Prefilter | SharedFilters | Auto:
+        known = known_features(self.manifest, self.targets)
+        return build_prefilter(self.config.selection, *known, groups=self.config.train.groups)
 
     def _batch(self, tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
         return inputs_and_targets(trimmed(tokens_NT1, self.manifest).to(self.world.device), self.manifest)

@@ -6,7 +6,7 @@ from .momentum import Momentum
 from .opus import Opus
 from .reference import RhoLoss, Sbert
 from .targetless import GradNorm, MaxLoss
-from .unscored import Importance, Need, Regular
+from .unscored import Auto, Importance, Need, Regular
 
 METHODS: dict[str, type[Method]] = {
     "regular": Regular,
@@ -21,4 +21,5 @@ METHODS: dict[str, type[Method]] = {
     "sbert": Sbert,
     "importance": Importance,
     "need": Need,
+    "auto": Auto,
 }

@@ -26,3 +26,12 @@ class Need(Method):
     passes, filter, watches = "none", "need", True
     reads = CHOOSING | {"direction.targets"} | {f"need.{key}" for key in ("clusters", "samples", "every", "window")}
     ranks_by = "the best that a cluster's filter predicts from the n-grams; the clusters take turns by their shares"
+
+
+class Auto(Method):
+    """Plain training, `importance` or `need`, whichever lowers some target losses most for its cost. They
+    take turns in the run itself: see selection/prefilters/contest.py."""
+
+    passes, filter, watches = "none", "auto", True
+    reads = Importance.reads | Need.reads | {"auto.block"}
+    ranks_by = "what the filter in charge predicts from the n-grams"

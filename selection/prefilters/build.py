@@ -4,22 +4,40 @@ from typing import Any
 
 import numpy as np
 
+from .auto import Auto
 from .cascade import Prefilter
 from .need import SharedFilters
 from .registry import PREFILTERS
 
 
 def build_prefilter(
-    settings: Any, target_nF: np.ndarray, pool_nF: np.ndarray, fresh_pF: np.ndarray
-) -> Prefilter | SharedFilters | None:
+    settings: Any, target_nF: np.ndarray, pool_nF: np.ndarray, fresh_pF: np.ndarray, groups: int = 1
+) -> Prefilter | SharedFilters | Auto | None:
     """settings: a selection.settings.Selection; None where its choice needs no text.
 
     target_nF, pool_nF: features of the target samples and of as many of the pool; fresh_pF: of further ones of it.
+    groups: G of a step, over all ranks.
     """
-    known, need = (target_nF, pool_nF, fresh_pF), settings.need
+    known = target_nF, pool_nF, fresh_pF
     if settings.prefilter is None:
         return None
     if settings.prefilter == "need":
-        memory = need.window // need.every + 1
-        return SharedFilters(*known, clusters=need.clusters, samples=need.samples, picks=settings.picks, memory=memory)
+        return _shared(settings, *known)
+    if settings.prefilter == "auto":
+        return _auto(settings, groups, *known)
     return Prefilter(PREFILTERS[settings.prefilter](*known), settings.filter.temperature)
+
+
+def _shared(settings: Any, *known: np.ndarray) -> SharedFilters:
+    need = settings.need
+    memory = need.window // need.every + 1
+    several = {"clusters": need.clusters, "samples": need.samples, "every": need.every, "memory": memory}
+    return SharedFilters(*known, picks=settings.picks, **several)
+
+
+def _auto(settings: Any, groups: int, *known: np.ndarray) -> Auto:
+    need = settings.need
+    # A training pass over a sample is a forward and a backward of twice its cost; what need watches is a forward alone.
+    watching = need.samples / (3 * groups * settings.picks * need.every)
+    single = Prefilter(PREFILTERS["importance"](*known), settings.filter.temperature)
+    return Auto(single, _shared(settings, *known), len(known[0]), block=settings.auto.block, watching=watching)

@@ -12,6 +12,9 @@ towards their mean by as much as their own errors explain of the differences bet
 Morris 1975). Every share is raised to FLOOR of its cluster's size before they are made to add up to 1: what is
 known would be forgotten unseen.
 
+Whether filters choose at all is asked of all clusters together: two kinds of wanted text, taken for one, can look like
+the pool although each is unlike it.
+
 Where the share of a cluster calls for more of it than was drawn, its filter's next best is other text, often text of
 the same words in disorder. So a turn passes to another cluster when no candidate is left that looks as much like its
 own text as three quarters of that text do, each half of it seen by a filter of the other half.
@@ -28,7 +31,7 @@ import numpy as np
 import torch
 
 from .clusters import cluster
-from .importance import ImportanceWeights, log_ratio
+from .importance import log_ratio
 from .judge import SEPARATION
 from .ngrams import count_ngrams
 
@@ -73,8 +76,8 @@ class SharedRanking:
 
 class SharedFilters:
     """target_nF, pool_nF: features of the target samples and of samples of the pool; fresh_pF: of further ones of the
-    pool. clusters: C at most; samples: of the target, watched in all; picks: k; memory: measurements that a window
-    spans."""
+    pool. clusters: C at most; samples: of the target, watched in all; picks: k; every: steps between two measurements;
+    memory: measurements that a window spans."""
 
     def __init__(
         self,
@@ -85,35 +88,44 @@ class SharedFilters:
         clusters: int,
         samples: int,
         picks: int,
+        every: int,
         memory: int,
     ):
-        self._picks, self._memory = picks, memory
+        self._picks, self._every, self._memory = picks, every, memory
         found_n = cluster(target_nF, clusters)
         members = [np.flatnonzero(found_n == c) for c in range(found_n.max() + 1)]
         self.sizes_C = np.array([len(m) for m in members]) / len(found_n)
         self.shares_C = self.sizes_C.copy()
         pool_B = count_ngrams(pool_nF)
         self._weights_CB = np.stack([log_ratio(count_ngrams(target_nF[m]), pool_B) for m in members])
-        known_Cn = np.stack([weights_B[pool_nF].mean(1) for weights_B in self._weights_CB])
+        known_Cn = predicted(self._weights_CB, pool_nF)
         self._mean_C, self._spread_C = known_Cn.mean(1), np.maximum(known_Cn.std(1), 1e-12)
-        own_C = np.array([np.quantile(_seen_by_the_other_half(target_nF[m], pool_B), LEAST) for m in members])
-        self.least_C = (own_C - self._mean_C) / self._spread_C
+        halves = [m[: len(m) // 2] for m in members], [m[len(m) // 2 :] for m in members]
+        folds = [_Fold(target_nF, own, other, pool_nF) for own, other in (halves, halves[::-1])]
+        self.least_C = np.array(
+            [np.quantile(np.concatenate(seen), LEAST) for seen in zip(*(fold.own for fold in folds), strict=True)]
+        )
         watched = max(1, samples // len(members))
         # Positions among the target samples, [C w], cluster by cluster, each spread evenly over its own.
         self.watched = np.concatenate([m[np.arange(watched) * len(m) // watched] for m in members])
         self._losses: list[np.ndarray] = []
         # They learn nothing, so the judge's other witness is all there is to hear, and once.
-        self.trusted = ImportanceWeights(target_nF, pool_nF, fresh_pF).separation() > SEPARATION[True]
+        self.separation = float(np.mean([fold.separation(fresh_pF, self.least_C) for fold in folds]))
+        self.trusted = self.separation > SEPARATION[False]
 
     def rank(self, features_gnF: np.ndarray, step: int, lanes: Sequence[int]) -> SharedRanking:
         """The candidates of `step`, in the groups of these lanes, by the present shares."""
-        raw_gCn = np.stack([[weights_B[f_nF].mean(1) for weights_B in self._weights_CB] for f_nF in features_gnF])
+        raw_gCn = np.stack([predicted(self._weights_CB, features_nF) for features_nF in features_gnF])
         predicted_gCn = (raw_gCn - self._mean_C[:, None]) / self._spread_C[:, None]
         turns_gk = np.stack([turns(self.shares_C, self._picks, step * _STEP + lane * _LANE) for lane in lanes])
         return SharedRanking(predicted_gCn.astype(np.float32), turns_gk, self.least_C, self.trusted)
 
-    def hear(self, losses: np.ndarray) -> None:
-        """Takes in the losses of the watched samples, [C w], and moves the shares."""
+    def to_watch(self, step: int) -> np.ndarray:
+        """Positions among the target samples whose losses are wanted before `step` is taken: [C w], or none."""
+        return self.watched if self.trusted and step % self._every == 0 else self.watched[:0]
+
+    def hear(self, step: int, losses: np.ndarray) -> None:
+        """Takes in the losses of what `to_watch` asked for, and moves the shares."""
         self._losses = [*self._losses, losses.reshape(len(self.sizes_C), -1)][-self._memory :]
         if len(self._losses) > 1:
             self.shares_C = moved(self.shares_C, self.sizes_C, self._losses[0] - self._losses[-1])
@@ -124,9 +136,9 @@ class SharedFilters:
     settle = catch_up
 
     def findings(self) -> dict:
-        """For the metrics: every cluster's share of the picks, and the loss of its watched samples."""
+        """For the metrics: every cluster's share of the picks, the loss of its watched samples, and the separation."""
         known = self._losses[-1].mean(1).tolist() if self._losses else [None] * len(self.sizes_C)
-        return {"share": self.shares_C.tolist(), "cluster_loss": known}
+        return {"share": self.shares_C.tolist(), "cluster_loss": known, "prefilter_separation": self.separation}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Tensors, the same on every rank."""
@@ -140,12 +152,32 @@ class SharedFilters:
         self._losses = list(state["losses"].numpy()[: int(state["heard"])].copy())
 
 
-def _seen_by_the_other_half(own_nF: np.ndarray, pool_B: np.ndarray) -> np.ndarray:
-    """What the filter of one half of a cluster's samples predicts for the other, raw, [n]."""
-    halves = own_nF[: len(own_nF) // 2], own_nF[len(own_nF) // 2 :]
-    return np.concatenate(
-        [log_ratio(count_ngrams(one), pool_B)[other].mean(1) for one, other in (halves, halves[::-1])]
-    )
+def predicted(weights_CB: np.ndarray, features_nF: np.ndarray) -> np.ndarray:
+    """What every cluster's filter predicts of every sample, raw, [C, n]."""
+    return np.stack([weights_B[features_nF].mean(1) for weights_B in weights_CB])
+
+
+class _Fold:
+    """Filters of one half of every cluster's samples, and what they predict of the other, in standard deviations."""
+
+    def __init__(self, target_nF: np.ndarray, counted: list, others: list, pool_nF: np.ndarray):
+        pool_B = count_ngrams(pool_nF)
+        self._weights_CB = np.stack([log_ratio(count_ngrams(target_nF[half]), pool_B) for half in counted])
+        known_Cn = predicted(self._weights_CB, pool_nF)
+        self._mean_C, self._spread_C = known_Cn.mean(1), np.maximum(known_Cn.std(1), 1e-12)
+        self._others_Cn = self._standardised(target_nF[np.concatenate(others)])
+        clusters_n = np.repeat(np.arange(len(others)), [len(half) for half in others])
+        self.own = [self._others_Cn[c, clusters_n == c] for c in range(len(others))]
+
+    def _standardised(self, features_nF: np.ndarray) -> np.ndarray:
+        return (predicted(self._weights_CB, features_nF) - self._mean_C[:, None]) / self._spread_C[:, None]
+
+    def separation(self, fresh_pF: np.ndarray, least_C: np.ndarray) -> float:
+        """The probability that a target sample looks more like some cluster than a sample of the pool looks like any
+        (area under the ROC curve, of margins over `least_C`)."""
+        target_n = (self._others_Cn - least_C[:, None]).max(0)
+        pool_p = (self._standardised(fresh_pF) - least_C[:, None]).max(0)
+        return (np.sign(target_n[:, None] - pool_p).mean() + 1) / 2
 
 
 def moved(shares_C: np.ndarray, sizes_C: np.ndarray, falls_Cw: np.ndarray) -> np.ndarray:

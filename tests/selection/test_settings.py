@@ -32,13 +32,16 @@ OTHER = {
     "need.samples": 8,
     "need.every": 2,
     "need.window": 8,
+    "auto.block": 2,
     "amortise.drawn": 20,
     "amortise.every": 2,
     "amortise.by": "importance",
     "amortise.explore": 0.75,
 }
 AMORTISED = {"amortise.drawn": 12}
-OFTEN = {"need.every": 1, "need.window": 4}  # so that a few steps hear of the shares
+# So that a few steps hear of the shares, and see all turns of a trial.
+OFTEN = {"need": {"need.every": 1, "need.window": 4}, "auto": {"need.every": 1, "need.window": 4, "auto.block": 1}}
+STEPS = {"need": 6, "auto": 16}  # and of the others, 3
 # What a script does with these is tested where it does it: tests/scripts/train/test_train.py and
 # tests/scripts/prepare/test_known.py.
 READ_ELSEWHERE = {"method", "direction.targets", "reference.file"}
@@ -62,7 +65,7 @@ def fingerprint(chosen: Selection) -> list:
     """All that a few steps leave: what was picked, by which scores, findings, weights."""
     selector, model, optimizer = build(chosen)
     found = []
-    for choices in take_steps(selector, model, optimizer, range(6 if chosen.method == "need" else 3)):
+    for choices in take_steps(selector, model, optimizer, range(STEPS.get(chosen.method, 3))):
         for choice in choices:
             found += [choice.measured.tolist(), choice.picks.tolist(), None if choice.score is None else choice.score]
     return [*found, str(selector.findings()), *(parameter.detach() for parameter in model.parameters())]
@@ -78,7 +81,7 @@ def same(one: list, other: list) -> bool:
 @pytest.mark.parametrize("amortised", [False, True], ids=["every step", "amortised"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_key_is_read_and_acts_or_is_refused(method, amortised):
-    base = AMORTISED if amortised and METHODS[method].passes != "none" else OFTEN if method == "need" else {}
+    base = AMORTISED if amortised and METHODS[method].passes != "none" else OFTEN.get(method, {})
     plain = settings(method, base)
     reference = fingerprint(plain)
     assert same(reference, fingerprint(plain))

@@ -39,7 +39,7 @@ MIXED = TARGET[np.random.default_rng(9).permutation(60)]
 
 
 def need(**changes) -> SharedFilters:
-    parts = {"clusters": 2, "samples": 8, "picks": 4, "memory": 3} | changes
+    parts = {"clusters": 2, "samples": 8, "picks": 4, "every": 1, "memory": 3} | changes
     return SharedFilters(
         ngram_features(MIXED), ngram_features(POOL), ngram_features(topic(5, 30, range(100, 200))), **parts
     )
@@ -137,7 +137,7 @@ def test_nothing_that_falls_moves_nothing(falls):
 def test_one_cluster_has_it_all():
     ours = need(clusters=1)
     for loss in (5.0, 4.0, 3.5):
-        ours.hear(np.full(8, loss))
+        ours.hear(0, np.full(8, loss))
     assert ours.shares_C.tolist() == [1.0]
 
 
@@ -145,10 +145,10 @@ def test_a_restored_one_goes_on_as_the_saved_one():
     losses = np.random.default_rng(0).normal(4, 0.1, (6, 8)) - np.arange(6)[:, None] * 0.1
     saved, restored = need(), need()
     for measured in losses[:4]:
-        saved.hear(measured)
+        saved.hear(0, measured)
     restored.load_state_dict(saved.state_dict())
     for measured in losses[4:]:
-        saved.hear(measured)
-        restored.hear(measured)
+        saved.hear(0, measured)
+        restored.hear(0, measured)
     assert saved.findings() == restored.findings()
     assert saved.shares_C.tolist() != [2 / 3, 1 / 3]

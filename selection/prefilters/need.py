@@ -101,16 +101,16 @@ class SharedFilters:
         known_Cn = predicted(self._weights_CB, pool_nF)
         self._mean_C, self._spread_C = known_Cn.mean(1), np.maximum(known_Cn.std(1), 1e-12)
         halves = [m[: len(m) // 2] for m in members], [m[len(m) // 2 :] for m in members]
-        folds = [_Fold(target_nF, own, other, pool_nF) for own, other in (halves, halves[::-1])]
-        self.least_C = np.array(
-            [np.quantile(np.concatenate(seen), LEAST) for seen in zip(*(fold.own for fold in folds), strict=True)]
-        )
+        folds = [_Fold(target_nF, own, others, pool_B, fresh_pF) for own, others in (halves, halves[::-1])]
+        seen_by_the_other = [np.concatenate(halves) for halves in zip(*(fold.own for fold in folds), strict=True)]
+        own_C = np.array([np.quantile(seen, LEAST) for seen in seen_by_the_other])
+        self.least_C = (own_C - self._mean_C) / self._spread_C
         watched = max(1, samples // len(members))
         # Positions among the target samples, [C w], cluster by cluster, each spread evenly over its own.
         self.watched = np.concatenate([m[np.arange(watched) * len(m) // watched] for m in members])
         self._losses: list[np.ndarray] = []
         # They learn nothing, so the judge's other witness is all there is to hear, and once.
-        self.separation = float(np.mean([fold.separation(fresh_pF, self.least_C) for fold in folds]))
+        self.separation = float(np.mean([fold.separation(own_C, self._spread_C) for fold in folds]))
         self.trusted = self.separation > SEPARATION[False]
 
     def rank(self, features_gnF: np.ndarray, step: int, lanes: Sequence[int]) -> SharedRanking:
@@ -158,25 +158,21 @@ def predicted(weights_CB: np.ndarray, features_nF: np.ndarray) -> np.ndarray:
 
 
 class _Fold:
-    """Filters of one half of every cluster's samples, and what they predict of the other, in standard deviations."""
+    """What filters of one half of each cluster predict of the other half, and of samples of the pool, raw."""
 
-    def __init__(self, target_nF: np.ndarray, counted: list, others: list, pool_nF: np.ndarray):
-        pool_B = count_ngrams(pool_nF)
-        self._weights_CB = np.stack([log_ratio(count_ngrams(target_nF[half]), pool_B) for half in counted])
-        known_Cn = predicted(self._weights_CB, pool_nF)
-        self._mean_C, self._spread_C = known_Cn.mean(1), np.maximum(known_Cn.std(1), 1e-12)
-        self._others_Cn = self._standardised(target_nF[np.concatenate(others)])
+    def __init__(self, target_nF: np.ndarray, counted: list, others: list, pool_B: np.ndarray, fresh_pF: np.ndarray):
+        weights_CB = np.stack([log_ratio(count_ngrams(target_nF[half]), pool_B) for half in counted])
+        self._others_Cn = predicted(weights_CB, target_nF[np.concatenate(others)])
+        self._fresh_Cp = predicted(weights_CB, fresh_pF)
         clusters_n = np.repeat(np.arange(len(others)), [len(half) for half in others])
         self.own = [self._others_Cn[c, clusters_n == c] for c in range(len(others))]
 
-    def _standardised(self, features_nF: np.ndarray) -> np.ndarray:
-        return (predicted(self._weights_CB, features_nF) - self._mean_C[:, None]) / self._spread_C[:, None]
-
-    def separation(self, fresh_pF: np.ndarray, least_C: np.ndarray) -> float:
+    def separation(self, least_C: np.ndarray, spread_C: np.ndarray) -> float:
         """The probability that a target sample looks more like some cluster than a sample of the pool looks like any
-        (area under the ROC curve, of margins over `least_C`)."""
-        target_n = (self._others_Cn - least_C[:, None]).max(0)
-        pool_p = (self._standardised(fresh_pF) - least_C[:, None]).max(0)
+        (area under the ROC curve, of margins over `least_C` in units of `spread_C`)."""
+        target_n, pool_p = (
+            ((raw_Cn - least_C[:, None]) / spread_C[:, None]).max(0) for raw_Cn in (self._others_Cn, self._fresh_Cp)
+        )
         return (np.sign(target_n[:, None] - pool_p).mean() + 1) / 2
 
 

@@ -31,7 +31,8 @@ def prefilter(run: OpenRun, top: int = 10) -> list[Answer]:
     off, known = off_steps(run.record)
     outcomes = foresight.outcomes(run.log, off)
     told = _ITS_OWN.format(run.selection.method) if run.method.filter else _unscored(outcomes)
-    answers = [_over_time(run, off, f"{_switching(off, known)} {told}"), *shares(run.record), _outcomes(run, outcomes)]
+    answers = [_over_time(run, off, f"{_switching(off, known)} {told}"), *turns(run.record), *shares(run.record)]
+    answers.append(_outcomes(run, outcomes))
     if run.log.knows_documents:
         answers.append(_sources(run, off))
     return answers + _ngrams(run, top)
@@ -92,6 +93,27 @@ def shares(record: RunRecord) -> list[Answer]:
     return [Answer("shares", title, pa.Table.from_pylist(rows), note)]
 
 
+def turns(record: RunRecord) -> list[Answer]:
+    """Who chose from when to when in a run of `auto`, and how the falls of the judges' losses compare by then; nothing
+    where nobody takes turns."""
+    lines = [line for line in record.training if "arm" in line]
+    if not lines:
+        return []
+    starts = [place for place, line in enumerate(lines) if not place or line["arm"] != lines[place - 1]["arm"]]
+    rows = []
+    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+        last = lines[stop - 1]
+        row = {"first_step": lines[start]["step"], "last_step": last["step"], "chose": last["arm"]}
+        rows.append(row | {f"fall_{arm}": fall for arm, fall in last["falls"].items()})
+    ratio, error = lines[-1]["gain_ratio"], lines[-1]["gain_error"]
+    told = "no trial was over yet" if ratio is None else f"{ratio:.2f}, standard error {error:.2f}"
+    note = (
+        "fall: of the judges' losses a step, in the last trial that was over by then.\nWhat was in charge before the "
+        f"last trial that plain training took part in, in falls of plain training: {told}."
+    )
+    return [Answer("turns", "Who chose", pa.Table.from_pylist(rows), note)]
+
+
 def _separation(record: RunRecord, first: int, last: int) -> float | None:
     """The mean of what the judge heard of it in these steps."""
     lines = [line.get("prefilter_separation") for line in record.training if first <= line["step"] <= last]
@@ -127,7 +149,7 @@ def _sources(run: OpenRun, off: list[int]) -> Answer:
 
 def _ngrams(run: OpenRun, top: int) -> list[Answer]:
     # Every cluster of `need` has weights of its own, made anew from the dataset: none are in its checkpoints.
-    one_table = run.selection.prefilter != "need"
+    one_table = run.selection.prefilter not in ("need", "auto")
     newest = newest_weights(run.record) if run.texts and one_table else None
     if newest is None:
         return []

@@ -24,7 +24,7 @@ BLOCKS = {
     "README.md": ["python"],
     "docs/method.md": ["text", "python"],  # the text is a formula
     "docs/data.md": ["toml"],  # test_commands.py writes it where a command reads it
-    "docs/running.md": ["toml"],
+    "docs/settings.md": ["toml"],
     "docs/log.md": ["python", "python", "sql", "sql", "python"],
     "docs/extending.md": ["python"] * 5,
 }
@@ -75,7 +75,7 @@ def test_the_engine_example_assembles_the_gradient_of_its_picks():
 
 
 def test_the_configuration_is_one(tmp_path):
-    (text,) = blocks_of("docs/running.md", "toml")
+    (text,) = blocks_of("docs/settings.md", "toml")
     (tmp_path / "run.toml").write_text(text)
     config = parse(["--config", str(tmp_path / "run.toml"), "--out", "runs/news"])
     config.check()

@@ -123,7 +123,7 @@ def test_every_key_in_the_text_is_one(page):
 def test_every_key_is_documented_with_its_default():
     documented = {}
     for section in sorted({key.rpartition(".")[0] for key in all_settings()}):
-        for name, default, what in table_rows("docs/running.md", f"### `[{section}]`" if section else "### Top level"):
+        for name, default, what in table_rows("docs/settings.md", f"## `[{section}]`" if section else "## Top level"):
             assert what
             documented[f"{section}.{name.strip('`')}".lstrip(".")] = json.loads(default.strip("`"))
     assert documented == all_settings()
@@ -145,7 +145,7 @@ def test_what_a_resumed_run_may_change_is_told():
 
 
 def test_every_preset_and_configuration_is_listed():
-    text = (ROOT / "docs" / "running.md").read_text()
+    text = (ROOT / "docs" / "settings.md").read_text()
     for path in (ROOT / "scripts" / "configs").rglob("*.toml"):
         assert f"`{path.relative_to(ROOT)}`" in text
 

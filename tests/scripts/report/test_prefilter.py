@@ -9,7 +9,7 @@ import pytest
 
 from scripts.report.format import WIDTH, cell, visible
 from scripts.report.ngrams import LEAST_COUNT, by_weight
-from scripts.report.prefilter import off_periods, shares
+from scripts.report.prefilter import off_periods, shares, turns
 from scripts.report.texts import Texts
 from scripts.train.record import RunRecord, read_run
 from selection.log.reader import read_log
@@ -211,3 +211,20 @@ def test_a_filter_that_ranks_by_its_own_predictions_is_compared_with_nothing(odd
     assert "made without scores" not in out
     assert ask(capsys, folder, "--html")[0] == 0
     assert "Correlation of predictions and scores" not in (folder / "report.html").read_text()
+
+
+def test_turns_are_told_from_when_to_when_with_the_falls_of_the_trial_before(tmp_path):
+    none, found = dict.fromkeys(("regular", "need")), {"regular": 0.01, "need": 0.02}
+    arms = [("need", none)] * 2 + [("regular", none)] + [("need", none)] + [("need", found)]
+    lines = [
+        {"step": step, "train_loss": 1.0, "arm": arm, "falls": falls, "gain_ratio": 2.0, "gain_error": 0.125}
+        for step, (arm, falls) in enumerate(arms)
+    ]
+    (answer,) = turns(RunRecord(tmp_path, {}, training=lines))
+    assert answer.table.to_pylist() == [
+        {"first_step": 0, "last_step": 1, "chose": "need", "fall_regular": None, "fall_need": None},
+        {"first_step": 2, "last_step": 2, "chose": "regular", "fall_regular": None, "fall_need": None},
+        {"first_step": 3, "last_step": 4, "chose": "need", "fall_regular": 0.01, "fall_need": 0.02},
+    ]
+    assert "2.00, standard error 0.12" in answer.note
+    assert turns(RunRecord(tmp_path, {}, training=[{"step": 0}])) == []

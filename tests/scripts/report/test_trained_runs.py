@@ -18,13 +18,14 @@ def test_trained_runs_are_reported(dataset, tmp_path, capsys):
         ("maxloss", ""),
         ("importance", ""),
         ("need", ""),
+        ("auto", ""),
     ):
         folder = tmp_path / method
         command = f"{options}{more} --selection.method {method} --out {folder}"
         assert train(command.split()) == 0
         (numbers,) = ask_json(capsys, folder)["numbers"]
         assert (numbers["method"], numbers["steps"], numbers["picks"]) == (method, 4, 4 * 2 * 2)
-        if method not in ("importance", "need"):  # which score nothing while their filters are not trusted
+        if method not in ("importance", "need", "auto"):  # which score nothing while their filters are not trusted
             assert numbers["scored"] == 4 * 2 * 6
         assert numbers["ended"] == "finished after 4 steps"
         assert numbers["final_val_loss"] < numbers["first_val_loss"]

@@ -29,6 +29,7 @@ MODES = [
     {"selection__method": "importance", "selection__candidates": 12},
     {"selection__method": "importance", "selection__candidates": 12, "selection__filter__temperature": 1.0},
     {"selection__method": "need", "selection__candidates": 12, "selection__need__every": 2},
+    {"selection__method": "auto", "selection__candidates": 12, "selection__auto__block": 1},
 ]
 CASCADE = {"selection__amortise__every": 2, **DRAWN}
 
@@ -128,10 +129,11 @@ def test_methods_by_the_optimizers_moments_choose_the_same_on_one_and_two_ranks(
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(ours).max())
 
 
-def test_need_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
-    """Its watched samples are dealt to the ranks, and the noise of a temperature depends on the group alone."""
+def test_what_watches_losses_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
+    """The watched samples are dealt to the ranks, and the noise of a temperature depends on the group alone."""
     for name, mode in (
         ("need", {"selection__need__every": 2, "selection__need__samples": 5, "selection__need__clusters": 2}),
+        ("auto", {"selection__auto__block": 1, "selection__need__every": 2, "selection__need__samples": 5}),
         ("importance", {"selection__filter__temperature": 1.0}),
     ):
         mode |= {"selection__method": name, "selection__candidates": 12, "train__dtype": "float64"}
@@ -139,6 +141,6 @@ def test_need_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
         two = run_on_two_ranks(dataset, tmp_path / f"{name}-two", **mode)
         identity = ("step", "group", "sample_id", "pick", "predicted")
         assert log_rows(one, *identity) == log_rows(two, *identity)
-        if name == "need":
+        if name != "importance":
             for (ours,), (theirs,) in zip(measured(one, "share"), measured(two, "share"), strict=True):
                 assert ours == pytest.approx(theirs, rel=1e-9)

@@ -6,14 +6,7 @@ import pytest
 from selection.prefilters.clusters import cluster
 from selection.prefilters.need import FLOOR, RATE, SharedFilters, SharedRanking, moved, turns
 from selection.prefilters.ngrams import ngram_features
-
-
-def topic(seed: int, samples: int, words: range) -> np.ndarray:
-    """Tokens [samples, 33] of these words and of some that every text has."""
-    draw = np.random.default_rng(seed)
-    tokens = draw.choice(np.array(words), (samples, 33))
-    return np.where(draw.random(tokens.shape) < 0.3, draw.integers(0, 10, tokens.shape), tokens)
-
+from tests.helpers.texts import topic
 
 TARGET = np.concatenate([topic(1, 40, range(20, 60)), topic(2, 20, range(60, 100))])
 POOL = np.concatenate([topic(3, 30, range(100, 200)), topic(4, 30, range(20, 100))])

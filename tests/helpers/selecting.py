@@ -69,3 +69,10 @@ def take_steps(selector: Selector, model, optimizer, steps: range) -> list[list[
         optimizer.step()
         optimizer.zero_grad()
     return found
+
+
+def topic(seed: int, samples: int, words: range) -> np.ndarray:
+    """Tokens [samples, 33] of these words and of some that every text has."""
+    draw = np.random.default_rng(seed)
+    tokens = draw.choice(np.array(words), (samples, 33))
+    return np.where(draw.random(tokens.shape) < 0.3, draw.integers(0, 10, tokens.shape), tokens)

@@ -7,7 +7,7 @@ from selection.prefilters.auto import ARMS
 from selection.prefilters.build import build_prefilter
 from selection.prefilters.ngrams import ngram_features
 from selection.settings import Selection, replaced
-from tests.helpers.texts import topic
+from tests.helpers.selecting import topic
 
 TARGET = np.concatenate([topic(1, 40, range(20, 60)), topic(2, 40, range(60, 100))])
 POOL = np.concatenate([topic(3, 30, range(100, 200)), topic(4, 30, range(20, 100))])

@@ -6,7 +6,7 @@ import pytest
 from selection.prefilters.clusters import cluster
 from selection.prefilters.need import FLOOR, RATE, SharedFilters, SharedRanking, moved, turns
 from selection.prefilters.ngrams import ngram_features
-from tests.helpers.texts import topic
+from tests.helpers.selecting import topic
 
 TARGET = np.concatenate([topic(1, 40, range(20, 60)), topic(2, 20, range(60, 100))])
 POOL = np.concatenate([topic(3, 30, range(100, 200)), topic(4, 30, range(20, 100))])

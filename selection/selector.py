@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .choice import Choice, interaction_of
+from .choice import Choice
 from .direction import Direction, RunningDirection, adam_preconditioned
-from .ghost import GhostRecorder
-from .methods import METHODS, Measured, Moment
+from .methods import METHODS, Moment
+from .passes import Passes
 from .prefilters.auto import Auto
 from .prefilters.cascade import Prefilter, Ranking
 from .prefilters.need import SharedFilters, SharedRanking
@@ -55,7 +55,8 @@ class Selector:
     this rank's share of the step's target samples, masked where it is padded. prefilter: what settings.prefilter names.
     lanes: the numbers of this rank's groups among all (default: all of them). watch: for a method that watches,
     positions among the target samples -> their losses, the same on every rank. seed: of what a method, or the model by
-    dropout, draws at random.
+    dropout, draws at random. held: whether a rank has the memory for all parameters and gradients at once; under FSDP2
+    each then travels once a step, however many groups the rank has.
     """
 
     def __init__(
@@ -71,20 +72,16 @@ class Selector:
         lanes: Sequence[int] | None = None,
         watch: Callable[[np.ndarray], np.ndarray] | None = None,
         seed: int = 0,
+        held: bool = True,
     ):
         settings.check()
         self.settings, self.method = settings, METHODS[settings.method](settings)
         self.prefilter, self._watch = prefilter, watch
         self._lanes = range(groups) if lanes is None else lanes
         self._model, self._optimizer, self._batch, self._target = model, optimizer, batch, target
-        self._seed, self._groups, self._share = seed, groups, 1 / (groups * settings.picks)
+        self._seed, self._groups = seed, groups
+        self._passes = Passes(settings, self.method, model, 1 / (groups * settings.picks), held)
         assert (prefilter is None) == (settings.prefilter is None)
-        if self.method.passes == "recorded":
-            scored = (lambda name: True) if settings.scoring.parameters == "all" else model.is_block
-            self.recorder = GhostRecorder(model, scored)
-            self._streams = settings.scoring.memory == "streamed"
-            # As the optimizer knows them: after a forward without backward FSDP2 shows gathered ones in their place.
-            self._parameters = self.recorder.scored_parameters()
         if self.method.aims:
             assert target is not None
             # A preconditioned direction is reduced in rank after the preconditioning, the plain one where it is made.
@@ -121,22 +118,31 @@ class Selector:
         if self.method.watches and len(places := self.prefilter.to_watch(step)):
             self.prefilter.hear(step, self._watch(places))
         scores = self.scores_at(step)
+        self._passes.begin(several=scores or len(tokens_gnT1) > 1)
         direction = self._aim(step, tokens_gnT1) if scores and self.method.aims else None
         if scores and self.method.passes == "recorded":
-            direction = self.method.steer(direction, self._optimizer, self._parameters)
+            direction = self.method.steer(direction, self._optimizer, self._passes.recorder.scored_parameters())
+            if direction is not None and (self._passes.holds or self.settings.direction.rank):
+                direction.gather()  # once for all groups; of one of low rank little is left to gather
         choices = []
         for group, tokens_nT1 in enumerate(tokens_gnT1):
             shortlist_N = self._shortlist(group, scores)
-            inputs_NT, targets_NT = self._batch(tokens_nT1[shortlist_N])
-            choose = self._choose_by_score if scores else self._take
-            moment = Moment(step, self._lanes[group], self._seed, learning_rate)
+            pair = self._batch(tokens_nT1[shortlist_N])
+            moment, more = Moment(step, self._lanes[group], self._seed, learning_rate), group + 1 < len(tokens_gnT1)
             torch.manual_seed(np.random.default_rng((self._seed, step, moment.lane)).integers(2**63))  # of dropout
-            known_N = None if known_gn is None else known_gn[group, shortlist_N]
-            choice = choose(shortlist_N, inputs_NT, targets_NT, direction, moment, known_N)
+            if scores:
+                known_N = None if known_gn is None else known_gn[group, shortlist_N]
+                scored = self._passes.score(shortlist_N, *pair, direction, known_N)
+                choice = scored.choice(self.method.pick(scored.fit_scores_N, scored.measured, moment))
+                self._passes.train(scored, choice.picked, more)
+            else:
+                losses_N = self._passes.train_on(*pair, more)
+                choice = Choice(shortlist_N, torch.arange(len(losses_N), device=losses_N.device), losses_N)
             if self._ranking:
                 choice.predicted = self._ranking.predicted_gn[group]
                 choice.by_prediction = self.method.passes == "none" and self._ranking.trusted
             choices.append(choice)
+        self._passes.end()
         if scores and self.prefilter:
             self._to_send = features_gnF, choices
         return choices
@@ -162,8 +168,9 @@ class Selector:
         the last candidates of every group, which are not scored then: one pass, in which their losses count negatively.
         """
         settings, target, mode = self.settings.direction, self._target(step), self._model.training
+        recorder = self._passes.recorder
         self._model.eval()
-        with self.recorder.asked(lambda pass_: pass_.direction(settings.samples), self._streams):
+        with recorder.asked(lambda pass_: pass_.direction(settings.samples), self._passes.streams):
             if settings.contrast:
                 pool = self._batch(tokens_gnT1[:, -settings.contrast :].flatten(0, 1))
                 losses_M = self._model(*joined(target, pool))
@@ -172,70 +179,11 @@ class Selector:
             else:
                 self._model(*target).sum().backward()
         self._model.train(mode)
-        direction = self._running.take_in(self.recorder.answer)
+        direction = self._running.take_in(recorder.answer)
         if settings.preconditioner == "none":
             return direction
-        direction = adam_preconditioned(direction, self._optimizer, self._parameters)
+        direction = adam_preconditioned(direction, self._optimizer, recorder.scored_parameters())
         return direction.low_rank(settings.rank) if settings.rank else direction
-
-    def _take(self, shortlist_N: np.ndarray, inputs_NT: Tensor, targets_NT: Tensor, *_) -> Choice:
-        """Trains on all that are left."""
-        losses_N = self._train_on(inputs_NT, targets_NT)
-        return Choice(shortlist_N, torch.arange(len(losses_N), device=losses_N.device), losses_N)
-
-    def _choose_by_score(
-        self,
-        shortlist_N: np.ndarray,
-        inputs_NT: Tensor,
-        targets_NT: Tensor,
-        direction: Direction | None,
-        moment: Moment,
-        known_N: np.ndarray | None,
-    ) -> Choice:
-        """The method's pass, its picks, and their gradient. With a prefix the losses are those of the scored tokens."""
-        method, prefix = self.method, self.settings.scoring.prefix
-        seen = slice(0, prefix or None)
-        recorded = method.passes == "recorded"
-        losses_N, measured = (self._record if recorded else self._look)(
-            inputs_NT[:, seen], targets_NT[:, seen], direction
-        )
-        if known_N is not None:
-            measured.known_N = torch.from_numpy(known_N).to(losses_N)
-        scores_N = method.score(losses_N, measured)
-        fit_N = torch.isfinite(losses_N)
-        picks = method.pick(scores_N.masked_fill(~fit_N, torch.nan), measured, moment)
-        if recorded and not prefix and not self._streams:
-            self.recorder.add_gradient(picks, self._share)
-            self.recorder.release()
-        else:
-            if recorded:
-                self.recorder.release()
-            self._train_on(inputs_NT[picks], targets_NT[picks])
-        return Choice(
-            shortlist_N,
-            picks,
-            losses_N,
-            measured.first_order_N,
-            interaction_of(measured.gram_NN, picks),
-            measured.norms_N,
-            score=scores_N,
-        )
-
-    def _record(self, inputs_NT: Tensor, targets_NT: Tensor, direction: Direction | None) -> tuple[Tensor, Measured]:
-        with self.recorder.along(direction).asked(lambda pass_: self.method.measure(pass_, direction), self._streams):
-            losses_N = self._model(inputs_NT, targets_NT)
-            losses_N.sum().backward()
-        return losses_N.detach(), self.recorder.answer
-
-    @torch.no_grad()
-    def _look(self, inputs_NT: Tensor, targets_NT: Tensor, _) -> tuple[Tensor, Measured]:
-        return self._model(inputs_NT, targets_NT), Measured()
-
-    def _train_on(self, inputs_NT: Tensor, targets_NT: Tensor) -> Tensor:
-        """An ordinary pass, each sample at its weight in the step's mean; the losses [N]."""
-        losses_N = self._model(inputs_NT, targets_NT)
-        (losses_N.sum() * self._share).backward()
-        return losses_N.detach()
 
     def look_ahead(self, features_gnF: np.ndarray | None) -> None:
         """Learns what the last scored step brought, and ranks the candidates of the next step (None: there is none).
@@ -274,7 +222,7 @@ class Selector:
         """A state_dict laid out like that of this selector, for a checkpoint to be read into."""
         state = {}
         if self._averages:
-            state["direction"] = RunningDirection.empty_state(self.recorder.scored_parameters())
+            state["direction"] = RunningDirection.empty_state(self._passes.recorder.scored_parameters())
         if self.prefilter:
             state["prefilter"] = self.prefilter.state_dict()
         return state

@@ -4,10 +4,11 @@ o and i are the two dimensions of a weight, r the rank. Under FSDP2 exact blocks
 parameters; low-rank blocks are small and whole on every rank.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from .buckets import gathered
 from .low_rank import LowRank, find_ranges
 
 
@@ -16,10 +17,15 @@ class Direction:
     """v by parameter name; see the module's text for where the blocks live."""
 
     blocks: dict[str, Tensor | LowRank]
+    _whole: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def gather(self) -> None:
+        """Gathers all exact blocks, in few collectives; they stay whole on every rank for as long as this lives."""
+        self._whole = gathered({name: b for name, b in self.blocks.items() if not isinstance(b, LowRank)})
 
     def block(self, name: str) -> Tensor | LowRank:
-        """A parameter's block, gathered if it is sharded (a collective: all ranks ask in one order)."""
-        block = self.blocks[name]
+        """A parameter's block, whole; unless all were gathered, a collective where it is sharded: all ranks ask."""
+        block = self._whole.get(name, self.blocks[name])
         return block if isinstance(block, LowRank) else whole(block)
 
     def scaled(self, factor: float) -> "Direction":

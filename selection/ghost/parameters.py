@@ -5,6 +5,7 @@ N samples; r rows of a parameter times what a row holds.
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from ..direction.low_rank import seeded_normal
@@ -21,6 +22,12 @@ def gradient_of(uses: list[Use], picks: Tensor | None) -> Tensor:
     for use in uses[1:]:
         total = total.add_(use.gradient(picks))
     return total
+
+
+def precision_of(uses: dict[str, list[Use]]) -> torch.dtype:
+    """The precision of the pass that they were recorded in: the narrowest of the factors'."""
+    factors = (use.factor for of_parameter in uses.values() for use in of_parameter)
+    return min((factor.dtype for factor in factors), key=lambda dtype: dtype.itemsize)
 
 
 def gram_has_short_cut(uses: list[Use]) -> bool:

@@ -10,7 +10,7 @@
 While it records, parameters are frozen: autograd passes gradients through every layer but multiplies no weight
 gradient out, and the recorder keeps the two factors of each instead (Wang et al., "GREATS", NeurIPS 2024,
 section 4.2; the inner products go back to Goodfellow 2015). Under FSDP2 all ranks make the same calls in the same
-order, since gradients and directions travel between them.
+order, since gradients and directions travel between them, in buckets of many parameters.
 
 N samples of the recorded pass.
 """
@@ -21,18 +21,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..direction.buckets import sum_over_ranks
 from ..direction.exact import Direction
 from ..direction.low_rank import LowRank
 from .coverage import find_rules, refuse_compiled, refuse_other_shapes
 from .factors import Use
 from .inputs import HeldInputs, StartOfGraph
 from .layers import is_fused_head
-from .parameters import gradient_of, gram_has_short_cut, gram_of, rows_of_samples, sketched_gram
+from .parameters import gradient_of, gram_has_short_cut, gram_of, precision_of, rows_of_samples, sketched_gram
 from .probe import Probe
-from .sharded import sum_over_ranks, tell_fsdp
+from .sharded import Parameters
 from .streaming import Stream
 
 Read = Callable[["GhostRecorder"], Any]  # what a pass is asked: from the recorder with what it recorded
@@ -57,9 +57,8 @@ class GhostRecorder:
         self._uses: dict[str, list[Use]] = {}
         self._samples = 0
         self._hooks: list = []
-        self._frozen: list[nn.Parameter] = []
-        self._sharded: dict[str, nn.Parameter] = {}  # as they are when FSDP2 has none of them gathered
-        self._told_fsdp: set[nn.Module] = set()
+        self._frozen: dict[str, nn.Parameter] = {}
+        self._parameters = Parameters(model)
         self._expected: Direction | None = None
         self._probes: dict[nn.Module, Probe] = {}
         self._read: Read | None = None
@@ -68,9 +67,8 @@ class GhostRecorder:
         self.answer: Any = None
 
     def scored_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that count in scores and gram, by name."""
-        parameters = dict(self._model.named_parameters())
-        return {name: parameters[name] for name in self._parameter_names if self._scored(name)}
+        """The parameters that count in scores and gram, by name, as the optimizer has them."""
+        return {name: self._parameters.by_name[name] for name in self._parameter_names if self._scored(name)}
 
     # Recording
 
@@ -94,10 +92,10 @@ class GhostRecorder:
     def __enter__(self) -> "GhostRecorder":
         refuse_compiled(self._model)
         self.release()
-        self._frozen = [p for p in self._model.parameters() if p.requires_grad]
-        for parameter in self._frozen:
+        self._parameters.look()
+        self._frozen = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+        for parameter in self._frozen.values():
             parameter.requires_grad_(False)
-        self._sharded |= {name: p for name, p in self._model.named_parameters() if hasattr(p, "device_mesh")}
         self._anchor = torch.zeros((), requires_grad=True)
         self._hooks = [self._model.register_forward_pre_hook(self._before_model, with_kwargs=True)]
         self._hooks += [module.register_forward_hook(self._after_layer) for module in self._rules]
@@ -111,21 +109,23 @@ class GhostRecorder:
     def __exit__(self, kind, error, traceback) -> None:
         for hook in self._hooks:
             hook.remove()
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
         for probe in self._probes.values():  # of a forward that raised half-way
             probe.restore_weight()
+        shown = dict(self._model.named_parameters())  # others, where FSDP2 gathered in the pass and has not resharded
+        for name, parameter in self._frozen.items():
+            parameter.requires_grad_(True)
+            shown[name].requires_grad_(True)
         self._probes.clear()
         stream, self._stream, self._expected = self._stream, None, None
         read, self._read, self._streams = self._read, None, False
         if error is not None:
             self.release()
             return
-        self._told_fsdp |= tell_fsdp(self._model, self._told_fsdp)
+        self._parameters.tell()
         seen = self._uses if stream is None else stream.finish()
         missing = [name for name in self._parameter_names if name not in seen]
         if missing:
-            self._told_fsdp.clear()  # their first forward may be still to come
+            self._parameters.untell()
             self.release()
             raise ValueError(
                 f"no gradient was recorded for {', '.join(missing)}: either the pass had no backward inside the "
@@ -214,24 +214,15 @@ class GhostRecorder:
         """The mean gradient over the recorded samples of all ranks, for the scored parameters.
 
         samples: what the sum is divided by; by default the recorded samples of all ranks. Give it where some of
-            them are masked padding. rank: above 0, the low-rank form (see Direction.low_rank).
+            them are masked padding. rank: above 0, the low-rank form (see Direction.low_rank). Of passes in half
+            precision, what a rank adds to the sum travels in that too, rounded once.
         """
-        if samples is None:
-            samples = self._samples_of_all_ranks()
-        parameters = dict(self._model.named_parameters()) | self._sharded
-        blocks = {}
-        for name, uses in self._recorded():
-            if self._scored(name):
-                blocks[name] = sum_over_ranks(parameters[name], gradient_of(uses, None).div_(samples))
-        direction = Direction(blocks)
+        uses = dict(self._recorded())
+        samples = self._parameters.samples(self._samples, self._device) if samples is None else samples
+        scored = {name: p for name, p in self.scored_parameters().items() if name in uses}
+        means = sum_over_ranks(scored, lambda name: gradient_of(uses[name], None).div_(samples), precision_of(uses))
+        direction = Direction(dict(means))
         return direction.low_rank(rank) if rank else direction
-
-    def _samples_of_all_ranks(self) -> int:
-        if not any(hasattr(p, "device_mesh") for p in self._model.parameters()):
-            return self._samples
-        counts = [0] * dist.get_world_size()
-        dist.all_gather_object(counts, self._samples)
-        return sum(counts)
 
     @torch.no_grad()
     def first_order(self, direction: Direction) -> Tensor:
@@ -286,15 +277,12 @@ class GhostRecorder:
         return scores_N, gram_NN
 
     @torch.no_grad()
-    def add_gradient(self, picks: Sequence[int] | Tensor, scale: float) -> None:
+    def add_gradient(self, picks: Sequence[int] | Tensor, scale: float, more: bool = False) -> None:
         """Adds scale * sum over picks of g_i, summed over ranks, to `.grad` of every parameter.
 
-        picks: positions in the recorded batch. Under FSDP2 one reduce-scatter a parameter.
+        picks: positions in the recorded batch. more: whether picks of another pass follow. Under FSDP2 the gradient of
+        these then stays on this rank, whole, and is sent with theirs: ranks are to follow up equally often.
         """
-        parameters = dict(self._model.named_parameters())
+        uses = dict(self._recorded())
         picks = torch.as_tensor(picks, dtype=torch.long, device=self._device)
-        for name, uses in self._recorded():
-            parameter = parameters[name]
-            gradient = gradient_of(uses, picks).mul_(scale)
-            gradient = sum_over_ranks(parameter, gradient).to(parameter.dtype)
-            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        self._parameters.add(uses, lambda name: gradient_of(uses[name], picks).mul_(scale), more)

@@ -44,7 +44,11 @@ class Opus(Method):
         self, direction: Direction | None, optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]
     ) -> Direction:
         self._divisors = adam_divisors(optimizer, parameters)
-        return direction if self._divisors is None else direction.divided(self._divisors)
+        if self._divisors is None:
+            return direction
+        divided = direction.divided(self._divisors)
+        self._divisors.gather()  # once for all groups
+        return divided
 
     def measure(self, recorder: GhostRecorder, direction: Direction | None) -> Steps:
         first_order_N, steps_NN = recorder.first_order_and_gram(direction, self._divisors)

@@ -14,8 +14,9 @@ The file is a run's configuration with two tables more:
 
 Every arm runs at every learning rate on the first seed, and on the other seeds at that of its lowest final val loss.
 A run is `python -m scripts.train` in a folder of its own, OUT/ARM/lr-6e-04-seed-0, one at a time so that seconds are
-fair. What is found so far is in OUT/README.md, results.csv and curves.png after every run. The same command goes on
-where it was stopped, and runs nothing twice.
+fair. What is found so far is in OUT/README.md, results.csv and curves.png after every run. At the end picked.csv and
+picked.png tell which sources the picks came from. The same command goes on where it was stopped, and runs nothing
+twice. Several comparisons beside each other: python -m scripts.compare.pools.
 """
 
 import signal
@@ -31,6 +32,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.atomic import write_whole
+from scripts.compare import picked
 from scripts.compare.page import page
 from scripts.compare.plot import draw
 from scripts.compare.results import Result, Results, read_result
@@ -150,6 +152,9 @@ def run(study: Study, command: list[str], console: Console) -> Results:
             ended = "diverged" if result.diverged else f"val {result.final('val'):.4f}  test {result.final('test'):.4f}"
             console.print(f"{trial.name}  {ended}  {result.seconds:.1f} s, {left} left", highlight=False)
     write(results, command)
+    if rows := picked.picked(results):
+        write_whole(study.out / "picked.csv", picked.as_csv(rows))
+        picked.draw(rows, study.out / "picked.png")
     return results
 
 

@@ -12,7 +12,7 @@ from scripts.compare.results import Result, Results
 from scripts.report.figures import COLOURS, DASHES, PLOT_STYLE
 
 _STYLE = PLOT_STYLE | {"legend.handlelength": 3}
-_XLABELS = {"step": "step", "seconds": "seconds of training"}
+_XLABELS = {"step": "step", "tokens": "tokens trained on", "seconds": "seconds of training"}
 # The first losses are much higher than all that follow, and alike in all arms: they leave the picture, which is as
 # high as what comes after so much of the shortest run.
 _LEFT_OUT = 0.2
@@ -20,12 +20,12 @@ _LEFT_OUT = 0.2
 
 @matplotlib.rc_context(_STYLE)
 def draw(results: Results, path: Path) -> None:
-    """Val and test loss against steps and seconds: medians over seeds, bands from the lowest to the highest, the
-    reference's final loss as a dashed line. Runs that diverged are left out."""
+    """Val and test loss against steps, tokens and seconds: medians over seeds, bands from the lowest to the highest,
+    the reference's final loss as a dashed line. Runs that diverged are left out."""
     found = {arm: [r for r in results.tuned(arm) if not r.diverged] for arm in results.study.arms}
     found = {arm: tuned for arm, tuned in found.items() if tuned}
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    grid = figure.subplots(2, 2, sharey="row", sharex="col")
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    grid = figure.subplots(2, len(_XLABELS), sharey="row", sharex="col")
     for row, split in zip(grid, ("val", "test"), strict=True):
         for axes, axis in zip(row, _XLABELS, strict=True):
             for number, arm in enumerate(results.study.arms):

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipeline.dataset.manifest import Manifest
 from scripts.compare.study import Study, Trial
 from scripts.train.loop import MOST_SKIPPED
 from scripts.train.record import is_run, read_run
@@ -14,8 +15,8 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Result:
-    """A run that is over: its evaluations, {step, val_loss, test_loss, seconds}, the last at its last step unless it
-    diverged."""
+    """A run that is over: its evaluations, {step, tokens, val_loss, test_loss, seconds}, the last at its last step
+    unless it diverged. tokens: trained on by then, padding of short samples counted."""
 
     trial: Trial
     evaluations: Sequence[dict]
@@ -36,7 +37,7 @@ class Result:
         return self.seconds / self.evaluations[-1]["step"]
 
     def points(self, axis: str, split: str = "test") -> list[Point]:
-        """(step or seconds, loss) of every evaluation."""
+        """(step, tokens or seconds, loss) of every evaluation."""
         return [(line[axis], line[f"{split}_loss"]) for line in self.evaluations]
 
 
@@ -52,12 +53,20 @@ def read_result(trial: Trial) -> Result | None:
     run = read_run(trial.folder)
     skipped = [line.get("skipped") for line in run.training[-MOST_SKIPPED:]]
     code = run.facts.get("code_version", "")
+    tokens = _tokens_of_a_step(trial)
+    evaluations = [line | {"tokens": tokens * line["step"]} for line in run.evaluations]
     if len(skipped) == MOST_SKIPPED and all(skipped):
-        return Result(trial, run.evaluations, True, code)
+        return Result(trial, evaluations, True, code)
     if not run.evaluations or run.evaluations[-1]["step"] != trial.config.train.steps:
         return None
     losses = [run.evaluations[-1][f"{split}_loss"] for split in ("val", "test")]
-    return Result(trial, run.evaluations, not all(map(math.isfinite, losses)), code)
+    return Result(trial, evaluations, not all(map(math.isfinite, losses)), code)
+
+
+def _tokens_of_a_step(trial: Trial) -> int:
+    """G k T."""
+    length = Manifest.load(trial.config.data.dataset()).sequence_length
+    return trial.config.train.groups * trial.config.selection.picks * length
 
 
 class Results:

@@ -114,11 +114,11 @@ def read_study(
     ranks: int = 1,
 ) -> Study:
     """The study of some files, the last of which wins: a run's configuration with a table [compare] and tables
-    [arms.NAME] of overrides."""
+    [arms.NAME] of overrides, of which all files' count."""
     base, base_keys, tables = Config(), {}, {}
     for path in paths:
         table = load_toml(path)
-        tables |= {name: (table.pop(name), path) for name in NO_SETTINGS if name in table}
+        tables |= {name: (_together(tables.get(name), table.pop(name)), path) for name in NO_SETTINGS if name in table}
         base, base_keys = fill(base, table, str(path)), base_keys | flat(table)
     base = dataclasses.replace(base, data=dataclasses.replace(base.data, path=data_path or base.data.path))
     arms, path = tables.get("arms", ({}, paths[-1]))
@@ -138,6 +138,12 @@ def read_study(
     chosen = {name: filled[name] for name in names or filled}
     rates = _learning_rates(*tables.get("compare", ({}, paths[-1])))
     return Study(tuple(paths), chosen, rates, tuple(seeds), out, ranks)
+
+
+def _together(before: tuple[dict, Path] | None, table: dict) -> dict:
+    """The entries of an earlier file's table, and those of a later one's, which win."""
+    both = before is not None and isinstance(before[0], dict) and isinstance(table, dict)
+    return before[0] | table if both else table
 
 
 def _arm(base: Config, base_keys: dict, name: str, overrides: dict, path: Path) -> Config:

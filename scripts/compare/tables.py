@@ -10,7 +10,7 @@ from scripts.compare.results import Results, Spread, at_seconds, to_reach
 from scripts.compare.study import scientific
 
 WIDTH = 100
-COLUMNS = ("arm", "learning_rate", "seed", "tuned", "step", "seconds", "val_loss", "test_loss")
+COLUMNS = ("arm", "learning_rate", "seed", "tuned", "step", "tokens", "seconds", "val_loss", "test_loss")
 
 
 def as_csv(results: Results) -> str:
@@ -32,31 +32,31 @@ def tables(results: Results) -> str:
     study, level, total = results.study, results.level(), results.total_seconds()
     seeds = " ".join(map(str, study.seeds))
     parts = [
-        _text(
+        text(
             f"Cells are the median over the seeds ({seeds}) and [lowest, highest]; n counts the runs. Every arm's "
             "learning rate is the one of its lowest final loss on val, on the first seed. Losses are in nats per "
             "token; seconds are those of training, without evaluations and checkpoints."
         ),
-        _table(("arm", "learning rate", "n", "final val loss", "final test loss", "s/step"), _finals(results)),
+        markdown(("arm", "learning rate", "n", "final val loss", "final test loss", "s/step"), _finals(results)),
     ]
     if level is None or total is None:
         return "\n\n".join(
-            [*parts, _text(f"{study.reference} has no final test loss yet to compare with."), *_tuning(results)]
+            [*parts, text(f"{study.reference} has no final test loss yet to compare with."), *_tuning(results)]
         )
     parts += [
         "## To the test loss of the reference",
-        _text(
+        text(
             f"From the start to a test loss of {level:.4f}, the final one of {study.reference} (median over its "
             "seeds): the first crossing of each seed's curve, linear between evaluations. The ratio is to the "
             f"{total:.1f} s that a run of {study.reference} takes (median over its seeds). –: not reached."
         ),
-        _table(("arm", "steps", "seconds", f"/ {total:.1f} s"), _reached(results, level, total)),
+        markdown(("arm", "steps", "seconds", f"/ {total:.1f} s"), _reached(results, level, total)),
         "## Test loss at equal seconds",
-        _text(
+        text(
             f"After {total:.1f} s, linear between evaluations. *: with runs that were over before, whose last loss "
             f"stands in (as that of {study.reference} always does)."
         ),
-        _table(
+        markdown(
             ("arm", f"test loss at {total:.1f} s", f"median - {study.reference}'s"), _at_equal(results, level, total)
         ),
         *_tuning(results),
@@ -71,7 +71,7 @@ def _finals(results: Results) -> list[list[str]]:
         if not found:
             rows.append([arm, "diverged" if results.tuning(arm) else "–", "0", "–", "–", "–"])
             continue
-        losses = [_cell(Spread(tuple(r.final(split) for r in found)), _loss) for split in ("val", "test")]
+        losses = [cell(Spread(tuple(r.final(split) for r in found)), loss_of) for split in ("val", "test")]
         paces = [r.seconds_per_step for r in found if not r.diverged]
         rows.append([arm, scientific(rate), str(len(found)), *losses, f"{Spread(tuple(paces)).median:.4g}"])
     return rows
@@ -87,7 +87,7 @@ def _reached(results: Results, level: float, total: float) -> list[list[str]]:
                 rows.append([arm, f"not reached ({how_many} of {len(found)} runs)", "–", "–"])
             else:
                 ratio = seconds / total
-                rows.append([arm, _cell(steps, "{:.0f}"), _cell(seconds, "{:.1f}"), _cell(ratio, "{:.2f}")])
+                rows.append([arm, cell(steps, "{:.0f}"), cell(seconds, "{:.1f}"), cell(ratio, "{:.2f}")])
     return rows
 
 
@@ -101,7 +101,7 @@ def _at_equal(results: Results, level: float, total: float) -> list[list[str]]:
         if reference:  # its runs take about as long as each other: which were over a moment before says nothing
             loss, short = Spread(tuple(r.final("test") for r in found)), 0
         against = "" if reference or loss.median == math.inf else f"{loss.median - level:+.3f}"
-        rows.append([arm, _cell(loss, _loss) + " *" * (short > 0), against])
+        rows.append([arm, cell(loss, loss_of) + " *" * (short > 0), against])
     return rows
 
 
@@ -110,12 +110,12 @@ def _tuning(results: Results) -> list[str]:
     rows, notes = [], []
     for arm in results.study.arms:
         losses, chosen = results.tuning(arm), results.chosen(arm)
-        cells = {rate: _loss(loss) for rate, loss in losses.items()}
+        cells = {rate: loss_of(loss) for rate, loss in losses.items()}
         if chosen is not None:
             cells[chosen] = f"**{cells[chosen]}**"
         rows.append([arm, *(cells.get(rate, "") for rate in rates)])
         notes += _notes(arm, losses, chosen, rates)
-    shown = _table(("arm", *map(scientific, rates)), rows)
+    shown = markdown(("arm", *map(scientific, rates)), rows)
     heading = f"Final val loss by learning rate, on seed {results.study.seeds[0]}."
     return ["## Tuning", heading, shown, *(["\n".join(f"- {note}" for note in notes)] if notes else [])]
 
@@ -133,7 +133,7 @@ def _notes(arm: str, losses: dict[float, float], chosen: float | None, rates: Se
     return []
 
 
-def _cell(spread: Spread, form: str | Callable[[float], str]) -> str:
+def cell(spread: Spread, form: str | Callable[[float], str]) -> str:
     """median [lowest, highest], or the one value there is."""
 
     def shown(value: float) -> str:
@@ -146,11 +146,12 @@ def _cell(spread: Spread, form: str | Callable[[float], str]) -> str:
     return f"{shown(spread.median)} [{shown(spread.low)}, {shown(spread.high)}]"
 
 
-def _loss(value: float) -> str:
+def loss_of(value: float) -> str:
+    """A loss as a cell shows it."""
     return f"{value:.3f}" if value < math.inf else "diverged"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are aligned in plain text too: the first to the left, the others to the right."""
     widths = [max(3, *map(len, column)) for column in zip(header, *rows, strict=True)]
 
@@ -162,5 +163,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), line(rule), *map(line, rows)])
 
 
-def _text(text: str) -> str:
-    return textwrap.fill(text, WIDTH)
+def text(sentences: str) -> str:
+    """Wrapped to the page."""
+    return textwrap.fill(sentences, WIDTH)

@@ -8,6 +8,7 @@ from torch.distributed.run import get_args_parser
 from pipeline.prepare.recipe import Recipe
 from scripts.bench.__main__ import BENCHMARKS
 from scripts.compare.__main__ import Options as CompareOptions
+from scripts.compare.pools import Options as PoolsOptions
 from scripts.compare.study import read_study
 from scripts.evaluate import Evaluate
 from scripts.export import Export
@@ -95,6 +96,7 @@ CHECKS = {
     "prepare": _prepare,
     "report": _report,
     "compare": _compare,
+    "compare.pools": lambda words: tyro.cli(PoolsOptions, args=words),
     "bench": _bench,
     "evaluate": lambda words: tyro.cli(Evaluate, args=words),
     "export": lambda words: tyro.cli(Export, args=words),

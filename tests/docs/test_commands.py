@@ -52,7 +52,8 @@ def test_every_command_line_is_accepted_by_its_parser(page, monkeypatch, capsys)
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A folder with the texts that the pages speak of, and the project's configurations."""
-    os.symlink(ROOT / "scripts", tmp_path / "scripts")
+    for folder in ("scripts", "docs"):
+        os.symlink(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path)
     write_texts(tmp_path / "news", ["news", "other"])
     write_texts(tmp_path / "parts", ["plays", "verse", "manual-pages"])

@@ -26,7 +26,8 @@ def test_arms_are_tuned_by_val_on_the_first_seed_and_run_on_the_others_at_that_r
         ("top", "0.002"),
     }
     assert rows[2] == {
-        "arm": "regular", "learning_rate": "0.001", "seed": "0", "tuned": "True", "step": "4", "seconds": "4.0",
+        "arm": "regular", "learning_rate": "0.001", "seed": "0", "tuned": "True", "step": "4",
+        "tokens": "256", "seconds": "4.0",
         "val_loss": "5.0", "test_loss": "6.0",
     }  # fmt: skip
     printed = capsys.readouterr().out
@@ -148,3 +149,12 @@ def test_real_runs(study_file, dataset, tmp_path, capsys, monkeypatch):
     final = next(line for line in reversed(lines) if "val_loss" in line)
     assert (float(rows[2]["val_loss"]), float(rows[2]["seconds"])) == (final["val_loss"], final["seconds"])
     assert "| regular |" in capsys.readouterr().out
+    with open(tmp_path / "out" / "picked.csv") as file:
+        rows = list(csv.DictReader(file))
+    parts = {(row["arm"], row["first_step"]) for row in rows}
+    assert {arm for arm, _ in parts} == {"regular"}  # what the last command named
+    for arm, first in parts:
+        shares = {r["source"]: float(r["share"]) for r in rows if (r["arm"], r["first_step"]) == (arm, first)}
+        assert set(shares) <= {"words", "noise"}
+        assert sum(shares.values()) == pytest.approx(1)
+    assert (tmp_path / "out" / "picked.png").read_bytes().startswith(b"\x89PNG")

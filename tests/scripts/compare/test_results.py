@@ -34,7 +34,7 @@ def test_loss_at_a_time(x, y, spans):
 
 def _result(learning_rate, seed, losses, seconds, arm="a", diverged=False):
     lines = [
-        {"step": 10 * i, "val_loss": y, "test_loss": y, "seconds": s}
+        {"step": 10 * i, "tokens": 640 * i, "val_loss": y, "test_loss": y, "seconds": s}
         for i, (y, s) in enumerate(zip(losses, seconds, strict=True))
     ]
     return Result(Trial(arm, learning_rate, seed, Config()), lines, diverged)

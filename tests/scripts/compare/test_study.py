@@ -142,3 +142,23 @@ def test_a_study_file_is_a_run_configuration_too(study_file, tmp_path):
     plain.write_text(BASE)
     assert read_config(study_file) == read_config(plain)
     assert read_config(plain).selection.candidates == 4
+
+
+def test_arms_of_several_files_count_and_the_last_file_wins(study_file, tmp_path):
+    study_file.write_text(BASE + TABLES)
+    more = tmp_path / "more.toml"
+    more.write_text("""
+[compare]
+learning_rates = [5e-4]
+[arms.top]
+selection.method = "topk"
+selection.direction.rank = 3
+[arms.longer]
+selection.method = "regular"
+train.steps = 6
+""")
+    study = read_study([study_file, more], tmp_path)
+    assert list(study.arms) == ["regular", "top", "longer"]
+    assert study.learning_rates == (5e-4,)
+    assert study.arms["top"].selection.direction.rank == 3
+    assert [config.train.steps for config in study.arms.values()] == [4, 4, 6]

@@ -63,7 +63,6 @@ RUN = {
         "--out runs/scored": f"{TINY} --train.steps 24 --train.eval-every 24 --train.checkpoint-every 8",
         "scripts.bench predictor": "--draws 1",
         "--out runs/stages": TINY,
-        "scripts.compare.pools": "",
         "scripts.taylor": "--pool 64 --targets 2 --batches 3 --walks 3 --steps 1",
     },
     "docs/costs.md": {"--out runs/stages": f"{TINY} --train.steps 3 --train.checkpoint-every 1"},

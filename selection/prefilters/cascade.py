@@ -8,9 +8,10 @@ The device waits for none of it. While the device computes step t, the host lear
 ranks the candidates of step t + 1, which the loader has read already; scores travel between the ranks meanwhile. So
 what is scored at step t is first used at step t + 2.
 
-Shapes: G groups of the step over all ranks, g of this rank, n candidates drawn a group, N shortlisted, F features.
+Shapes: g groups of this rank, n candidates drawn a group, N shortlisted, F features.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,8 +19,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from .judge import Judge, group_correlation
+from .judge import Judge, group_correlations
 from .predictor import Predictor
+
+_UNITS = 1 << 40  # of a correlation, counted in whole numbers as a lesson is
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,17 @@ class Prefilter:
         All ranks call it at the same step. The scores of one step must be learnt before those of another are sent.
         """
         assert self._sent is None
-        self._sent = _Sent([features_gNF, predicted_gN.astype(np.float64), scores_gN.astype(np.float64)])
+        correlations = group_correlations(predicted_gN.astype(np.float64), scores_gN.astype(np.float64))
+        heard = np.array([np.rint(np.array(correlations) * _UNITS).sum(), len(correlations)]).astype(np.int64)
+        self._sent = _Sent(heard, self.predictor.lesson(features_gNF, scores_gN))
 
     def settle(self) -> None:
         """Learns what was sent, without using it yet: the state is then complete, for a checkpoint."""
         if self._sent is not None:
-            features_GNF, predicted_GN, scores_GN = self._sent.arrived()
+            (sum_, count), lesson = self._sent.arrived()
             self._sent, self._learnt = None, True
-            self.predictor.learn(features_GNF, scores_GN)
-            self.judge.hear(group_correlation(predicted_GN, scores_GN), self.predictor.separation())
+            self.predictor.learn(lesson)
+            self.judge.hear(sum_ / _UNITS / count if count else math.nan, self.predictor.separation())
 
     def catch_up(self) -> None:
         """Learns what was sent; rankings from now on are by it."""
@@ -113,24 +118,18 @@ def gumbel(n: int, *key: int) -> np.ndarray:
 
 
 class _Sent:
-    """Arrays [g, ...] of this rank on their way to all ranks; the groups of rank r are r, r + W, r + 2W, ..."""
+    """Whole numbers of this rank, on the host, on their way to be added to those of all ranks."""
 
-    def __init__(self, arrays: list[np.ndarray]):
-        self._arrays, self._works = arrays, []
+    def __init__(self, *arrays: np.ndarray):
+        self._shapes, self._work = [array.shape for array in arrays], None
+        self._numbers = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
         if dist.is_initialized() and dist.get_world_size() > 1:
-            for array in arrays:
-                # Bytes, since not every type can be sent; on the host, where the learning is.
-                mine = torch.from_numpy(np.ascontiguousarray(array)).view(torch.uint8)
-                parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-                self._works.append((dist.all_gather(parts, mine, async_op=True), parts))
+            self._work = dist.all_reduce(self._numbers, async_op=True)
 
     def arrived(self) -> list[np.ndarray]:
-        """The arrays [G, ...] of all ranks, in the order of the groups."""
-        if not self._works:
-            return self._arrays
-        gathered = []
-        for array, (work, parts) in zip(self._arrays, self._works, strict=True):
-            work.wait()
-            of_ranks = [part.numpy().view(array.dtype).reshape(array.shape) for part in parts]
-            gathered.append(np.stack(of_ranks, axis=1).reshape(-1, *array.shape[1:]))
-        return gathered
+        """The sums, in the arrays' own shapes."""
+        if self._work is not None:
+            self._work.wait()
+        ends = np.cumsum([math.prod(shape) for shape in self._shapes])
+        parts = np.split(self._numbers.numpy(), ends[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]

@@ -8,7 +8,10 @@ from .predictor import Predictor
 class ImportanceWeights(Predictor):
     """The log of how much more frequent an n-gram is in the target text than in the pool; it learns from no score."""
 
-    def learn(self, features_GNF: np.ndarray, scores_GN: np.ndarray) -> None:
+    def lesson(self, features_gNF: np.ndarray, scores_gN: np.ndarray) -> np.ndarray:
+        return np.empty((2, 0), dtype=np.int64)
+
+    def learn(self, lesson: np.ndarray) -> None:
         pass
 
     def _weights(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:

@@ -23,14 +23,20 @@ ERRORS_ABOVE_ZERO = {False: 3.0, True: 2.0}
 SEPARATION = {False: 0.65, True: 0.6}
 
 
-def group_correlation(predicted_GN: np.ndarray, scores_GN: np.ndarray) -> float:
-    """The mean over groups of Pearson's correlation within the group, of what is finite; NaN where no group has one."""
+def group_correlations(predicted_GN: np.ndarray, scores_GN: np.ndarray) -> list[float]:
+    """Pearson's correlation within every group that has one, of what is finite."""
     found = []
     for predicted_N, scores_N in zip(predicted_GN, scores_GN, strict=True):
         finite_N = np.isfinite(scores_N)
         predicted, scores = predicted_N[finite_N].astype(np.float64), scores_N[finite_N].astype(np.float64)
         if len(scores) > 1 and predicted.std() > 0 and scores.std() > 0:
-            found.append(np.corrcoef(predicted, scores)[0, 1])
+            found.append(float(np.corrcoef(predicted, scores)[0, 1]))
+    return found
+
+
+def group_correlation(predicted_GN: np.ndarray, scores_GN: np.ndarray) -> float:
+    """The mean over groups of the correlation within the group; NaN where no group has one."""
+    found = group_correlations(predicted_GN, scores_GN)
     return float(np.mean(found)) if found else math.nan
 
 

@@ -9,9 +9,10 @@ It starts from the target text itself: every target sample counts as a candidate
 the pool as candidates of score -1. With plenty of target text this is nearly an n-gram importance filter
 (`ImportanceWeights`, after Xie et al., "DSIR", NeurIPS 2023), with little of it the measured scores soon outweigh it.
 
-Everything is numpy on the host, in a fixed order: the same numbers on every rank and at any number of ranks. Memory is
-constant, about 5 MB, 1.3 MB of it in a checkpoint. Why these features and this rule: `scripts.bench predictor` measures
-them against others.
+Everything is numpy on the host. What a step teaches is counted in whole numbers, standardised scores in units of 2^-24:
+their sums are exact in whatever order, so the numbers are the same on every rank and at any number of ranks. Memory is
+constant, about 5 MB, 1.3 MB of it in a checkpoint; 1 MB travels a scored step, however many candidates it had. Why
+these features and this rule: `scripts.bench predictor` measures them against others.
 
 Shapes: n candidates drawn, T1 = T + 1 tokens a sample, F = 3 T - 1 n-grams of it, B buckets.
 """
@@ -25,6 +26,7 @@ SHRINKAGE = 80.0
 
 # Of the sums, per scored step: half the weight is gone after 69 of them, as the model learns and wants other text.
 FORGETTING = 0.99
+_UNITS = 1 << 24  # of a standardised score
 _JUDGED = 128  # samples of each half and of the pool that `separation` compares
 
 
@@ -51,20 +53,30 @@ class Predictor:
         """A prediction for every sample, by the weights of the last `refresh`: float32 [n], higher is better."""
         return _predicted(self.weights, features_nF)
 
-    def learn(self, features_GNF: np.ndarray, scores_GN: np.ndarray) -> None:
-        """Takes in the scores of one step's groups. They count relative to their own group, whose mean and spread
-        change from step to step; those that are not finite are left out, and so is a group of equal scores."""
-        self._sums *= FORGETTING
-        self._counts *= FORGETTING
-        for features_NF, scores_N in zip(features_GNF, scores_GN, strict=True):
+    def lesson(self, features_gNF: np.ndarray, scores_gN: np.ndarray) -> np.ndarray:
+        """What the scores of groups teach, int64 [2, B], to be added to that of other groups of the step.
+
+        They count relative to their own group, whose mean and spread change from step to step. Those that are not
+        finite are left out, and so is a group of equal scores.
+        """
+        sums_B, counts_B = np.zeros((2, BUCKETS), dtype=np.int64)
+        for features_NF, scores_N in zip(features_gNF, scores_gN, strict=True):
             finite_N = np.isfinite(scores_N)
             scores = scores_N[finite_N].astype(np.float64)
             if len(scores) < 2 or scores.std() == 0:
                 continue
             features = features_NF[finite_N]
-            standardised = (scores - scores.mean()) / scores.std()
-            self._sums += np.bincount(features.ravel(), np.repeat(standardised, features.shape[1]), BUCKETS)
-            self._counts += count_ngrams(features)
+            standardised = np.rint((scores - scores.mean()) / scores.std() * _UNITS)
+            # Whole numbers below 2^53, which sums in float64 keep exact.
+            sums_B += np.bincount(features.ravel(), np.repeat(standardised, features.shape[1]), BUCKETS).astype(
+                np.int64
+            )
+            counts_B += count_ngrams(features).astype(np.int64)
+        return np.stack([sums_B, counts_B])
+
+    def learn(self, lesson: np.ndarray) -> None:
+        """Takes in the lesson of all groups of one step."""
+        self._sums, self._counts = self._sums * FORGETTING + lesson[0] / _UNITS, self._counts * FORGETTING + lesson[1]
 
     def refresh(self) -> None:
         """Predictions from now on know what was learnt until now."""

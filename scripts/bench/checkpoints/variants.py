@@ -72,7 +72,7 @@ class Shipped:
         return self.predictor.predict(self._samples.features_RF[rows_n])
 
     def learn(self, rows_GN: np.ndarray, scores_GN: np.ndarray) -> None:
-        self.predictor.learn(self._samples.features_RF[rows_GN], scores_GN)
+        self.predictor.learn(self.predictor.lesson(self._samples.features_RF[rows_GN], scores_GN))
         self.predictor.refresh()
 
 

@@ -6,9 +6,9 @@ import torch
 
 from selection.prefilters.cascade import Prefilter, Ranking
 from selection.prefilters.importance import ImportanceWeights
-from selection.prefilters.ngrams import ngram_features
+from selection.prefilters.ngrams import BUCKETS, ngram_features
 from selection.prefilters.predictor import Predictor
-from tests.helpers.ranks import on_ranks
+from tests.helpers.ranks import Travels, on_ranks
 
 PREDICTED = np.array([[0.1, 0.9, -0.5, 0.9, 0.3, 0.0]], dtype=np.float32)
 
@@ -50,7 +50,7 @@ def test_what_is_sent_is_learnt_at_once_and_used_after_catching_up():
     ours.catch_up()
     after = ours.rank(features_gNF).predicted_gn
     expected = Predictor(samples(1, (30,), high=20), samples(2, (30,)), samples(3, (30,)))
-    expected.learn(features_gNF, scores_gN)
+    expected.learn(expected.lesson(features_gNF, scores_gN))
     expected.refresh()
     assert (after == [expected.predict(features_NF) for features_NF in features_gNF]).all()
     assert (after != before.predicted_gn).all()
@@ -89,19 +89,27 @@ def test_importance_never_learns():
 
 
 def _learn_on(world, groups):
-    """Three scored steps of so many groups, dealt to the ranks; the state afterwards."""
+    """Three scored steps of so many groups, dealt to the ranks; the state afterwards, and what was sent."""
     ours = prefilter()
+    with Travels() as sent:
+        _three_steps(world, groups, ours)
+    return ours.state_dict(), sent.made
+
+
+def _three_steps(world, groups, ours):
     for step in range(3):
         features_GNF, scores_GN = samples(step, (groups, 5)), np.random.default_rng(step).standard_normal((groups, 5))
         scores_GN[1, 2] = np.nan
         mine = slice(world.rank, None, world.size)
         ours.send(features_GNF[mine], ours.rank(features_GNF[mine]).predicted_gn, scores_GN[mine])
         ours.catch_up()
-    return ours.state_dict()
 
 
 def test_every_rank_learns_the_same_at_any_number_of_ranks():
-    (alone,), both = on_ranks(1, _learn_on, 4), on_ranks(2, _learn_on, 4)
-    for state in both:
-        for name, tensor in alone.items():
-            assert torch.equal(tensor, state[name]), name
+    """In one collective a scored step, as large with four groups as with eight."""
+    for groups in (4, 8):
+        ((alone, _),), several = on_ranks(1, _learn_on, groups), on_ranks(2, _learn_on, groups)
+        for state, sent in several:
+            assert sent == [("allreduce_", (2 * BUCKETS + 2) * 8)] * 3
+            for name, tensor in alone.items():
+                assert torch.equal(tensor, state[name]), name

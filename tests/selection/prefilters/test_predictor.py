@@ -56,7 +56,7 @@ def test_weights_are_shrunk_mean_standardised_scores():
     second_GN = np.array([[2.0, 2.0, 2.0, 2.0], [-1.0, 0.0, 1.0, np.inf]])  # a group of equal scores teaches nothing
     ours = predictor()
     for scores_GN in (first_GN, second_GN):
-        ours.learn(features_GNF, scores_GN)
+        ours.learn(ours.lesson(features_GNF, scores_GN))
     ours.refresh()
 
     sums, counts = Counter(), Counter()
@@ -96,7 +96,7 @@ def test_it_finds_what_persists_under_scores_that_oscillate():
         tokens = random.integers(0, V, (16, 21))
         sign = -1.0 if step % 4 == 0 else 1.0
         scores = sign * (tokens[:, 1:] == 7).sum(1) + 2 * random.standard_normal(16) + 100 * sign
-        ours.learn(ngram_features(tokens)[None], scores[None])
+        ours.learn(ours.lesson(ngram_features(tokens)[None], scores[None]))
     ours.refresh()
     tokens = random.integers(0, V, (500, 21))
     worth = (tokens[:, 1:] == 7).sum(1)
@@ -108,7 +108,7 @@ def test_it_finds_what_persists_under_scores_that_oscillate():
 def test_learning_changes_predictions_only_at_the_refresh():
     features_GNF = ngram_features(draw_tokens(4))[None]
     ours = predictor()
-    ours.learn(features_GNF, np.arange(4.0)[None])
+    ours.learn(ours.lesson(features_GNF, np.arange(4.0)[None]))
     assert not ours.predict(features_GNF[0]).any()
     saved = {name: array.copy() for name, array in ours.state_dict().items()}
     ours.refresh()
@@ -142,5 +142,5 @@ def test_separation_by_hand():
     assert predictor(np.concatenate([a, c]), np.concatenate([b, b]), np.concatenate([b])).separation() == 1.0
     misled = predictor(np.concatenate([a, a]), np.concatenate([b, b]), np.concatenate([b]))
     for _ in range(30):
-        misled.learn(ngram_features(np.concatenate([a, b] * 4))[None], np.array([[0.0, 1.0] * 4]))
+        misled.learn(misled.lesson(ngram_features(np.concatenate([a, b] * 4))[None], np.array([[0.0, 1.0] * 4])))
     assert misled.separation() == 0.0

@@ -13,7 +13,7 @@ from scripts.compare.study import read_study
 from scripts.evaluate import Evaluate
 from scripts.export import Export
 from scripts.generate import Generate
-from scripts.mix import Mix
+from scripts.mix.__main__ import Mix
 from scripts.prepare.__main__ import Verify
 from scripts.prepare.known import Likeness, Losses
 from scripts.prepare.look import Inspect

@@ -15,7 +15,7 @@ from scripts.compare.__main__ import Options as CompareOptions
 from scripts.evaluate import Evaluate
 from scripts.export import Export
 from scripts.generate import Generate
-from scripts.mix import Mix
+from scripts.mix.__main__ import Mix
 from scripts.prepare.__main__ import Verify
 from scripts.report.__main__ import Options as ReportOptions
 from scripts.report.__main__ import Question

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from scripts import mix
-from scripts.mix import POOLS, main
+from scripts.mix import __main__ as mix
+from scripts.mix.__main__ import POOLS, main
 
 INSTALLED = ("source", "docstrings", "licences", "descriptions")
 

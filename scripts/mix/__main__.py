@@ -16,6 +16,9 @@ this Python installation. The pools, and what is wanted of each:
     known        plays alone, those that neither of these two has: for a model that knows one of two wanted sources.
     alike        plays among plays whose sentences have their words shuffled, and text of a bigram model of plays.
     repeated     plays (12 %) among source code and manual pages; a third of the pool is 60 passages over and over.
+
+Pools of questions and answers, for `--corpus instructions`, and their tasks, for its `--target-files`, are described in
+talks.py: talks and talks-task, again and again-task.
 """
 
 import gzip
@@ -35,6 +38,7 @@ import tyro
 from pipeline.atomic import replacing
 from pipeline.corpora.document import Document
 from pipeline.mixture.registry import read_corpus
+from scripts.mix.talks import TALKS
 
 SHUFFLED_EVERY = 4
 CODE_CHARACTERS = 5_000_000
@@ -105,7 +109,7 @@ POOLS: dict[str, Callable[[Sources], Iterator[Document]]] = {
     "alike": alike,
     "repeated": repeated,
 }
-OF_TEXTS_ALONE = {"homogeneous", "known", "alike"}
+OF_TEXTS_ALONE = {"homogeneous", "known", "alike", *TALKS}
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class Mix:
     """JSON Lines with the fields id, source and text (.gz too)."""
     out: Path
     """The JSON Lines to write, compressed."""
-    pool: Literal[tuple(POOLS)] = "mixed"  # type: ignore[valid-type]
+    pool: Literal[tuple(POOLS | TALKS)] = "mixed"  # type: ignore[valid-type]
     """Which pool to make."""
 
 
@@ -179,14 +183,23 @@ def _imitations(documents: list[Document], characters: int) -> Iterator[Document
         yield Document(f"imitation:{document.id}", "".join(words), "imitation")
 
 
-def write(documents: Iterator[Document], out: Path) -> dict[str, int]:
-    """Writes them, the same bytes for the same documents; characters by source."""
+def records_of(pool: str, sources: Sources) -> Iterator[dict[str, str]]:
+    """The lines of a pool."""
+    if pool in TALKS:
+        yield from TALKS[pool](sources)
+    else:
+        for document in POOLS[pool](sources):
+            yield {"id": document.id, "source": document.source, "text": document.text}
+
+
+def write(records: Iterator[dict[str, str]], out: Path) -> dict[str, int]:
+    """Writes them, the same bytes for the same records; characters by source."""
     characters: Counter = Counter()
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
-        for document in documents:
-            characters[document.source] += len(document.text)
-            record = {"id": document.id, "source": document.source, "text": document.text}
+        for record in records:
+            source = record["dataset" if "dataset" in record else "source"]
+            characters[source] += sum(len(record.get(key, "")) for key in ("text", "prompt", "completion"))
             file.write((json.dumps(record) + "\n").encode())
     return dict(characters)
 
@@ -194,7 +207,7 @@ def write(documents: Iterator[Document], out: Path) -> dict[str, int]:
 def main() -> int:
     mix = tyro.cli(Mix, description=__doc__)
     try:
-        characters = write(POOLS[mix.pool](read_sources(mix.texts, mix.pool)), mix.out)
+        characters = write(records_of(mix.pool, read_sources(mix.texts, mix.pool)), mix.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,1 @@
+"""Makes the pools that selection is studied on."""

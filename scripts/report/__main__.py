@@ -10,6 +10,7 @@
     python -m scripts.report runs/demo --ask predictor  # how well a prefilter foresaw the scores, what it likes
     python -m scripts.report runs/demo --ask samples --order contribution --csv
     python -m scripts.report runs/demo --against runs/b # how two runs differ
+    python -m scripts.report runs/demo --export-picks picks.jsonl  # the text that was picked, to train another model
 
 Every answer is a table: in the terminal, or as --csv or --json with all columns and whole texts.
 """
@@ -28,6 +29,7 @@ from scripts.report.format import WIDTH, Answer, as_csv, as_json, print_answers,
 from scripts.report.open_run import OpenRun
 from scripts.report.plot import plot
 from scripts.report.questions import BY_NAME
+from scripts.report.texts import write_picks
 from scripts.train.record import RunRecord
 
 Question = Literal["samples", "documents", "sources", "time", "early-late", "returning", "bias", "gaps", "predictor"]
@@ -42,12 +44,12 @@ class Options:
     ask: Question | None = None
     """A question to the whole log."""
     order: str | None = None
-    """Column that --ask samples (default: contribution, where it is known) and documents (default: mean_score) are
-    ordered by."""
+    """Column that --ask samples and --export-picks (default: contribution, where it is known) and --ask documents
+    (default: mean_score) are ordered by."""
     lowest: bool = False
     """Lowest first."""
-    top: int = 10
-    """Rows of samples and documents."""
+    top: int | None = None
+    """Rows of samples and documents (default: 10); samples that --export-picks writes (default: all)."""
     sample: int | None = None
     """Sample id: its text and its history."""
     document: str | None = None
@@ -58,6 +60,8 @@ class Options:
     """Step: all of its candidates, with text."""
     against: Path | None = None
     """Another run folder to compare with."""
+    export_picks: Path | None = None
+    """JSON Lines to write: the text that was picked, with its scores."""
     html: bool = False
     """Write <run>/report.html, one self-contained page."""
     csv: bool = False
@@ -68,18 +72,24 @@ class Options:
     """Dataset folder, where it is not where the run's config.toml says."""
 
     def check(self) -> None:
-        asked = ["ask", "sample", "document", "source", "step", "against"]
-        given = [f"--{name}" for name in asked if getattr(self, name) is not None]
+        asked = ["ask", "sample", "document", "source", "step", "against", "export_picks"]
+        given = [f"--{name.replace('_', '-')}" for name in asked if getattr(self, name) is not None]
         if len(given + ["--html"] * self.html) > 1:
             raise ValueError(
                 f"{' and '.join(given + ['--html'] * self.html)} are different questions: ask one at a time"
             )
         if self.csv and self.json:
             raise ValueError("--csv and --json exclude each other")
-        if self.top < 1:
+        if self.top is not None and self.top < 1:
             raise ValueError(f"--top is {self.top}; it must be at least 1")
-        if (self.order or self.lowest) and self.ask not in ("samples", "documents"):
-            raise ValueError("--order and --lowest belong to --ask samples and --ask documents")
+        if (self.order or self.lowest) and self.ask not in ("samples", "documents") and not self.export_picks:
+            raise ValueError("--order and --lowest belong to --ask samples, --ask documents and --export-picks")
+        if self.export_picks and (self.csv or self.json):
+            raise ValueError("--export-picks writes JSON Lines and prints no table: leave out --csv and --json")
+
+    @property
+    def rows(self) -> int:
+        return 10 if self.top is None else self.top
 
 
 def answer(run: OpenRun, options: Options) -> list[Answer]:
@@ -89,7 +99,7 @@ def answer(run: OpenRun, options: Options) -> list[Answer]:
     if options.document is not None:
         return questions.document(run, options.document)
     if options.source is not None:
-        return questions.source(run, options.source, options.top)
+        return questions.source(run, options.source, options.rows)
     if options.step is not None:
         return questions.step(run, options.step)
     if options.against is not None:
@@ -97,12 +107,12 @@ def answer(run: OpenRun, options: Options) -> list[Answer]:
             run.record.problems += [f"{other.name}: {problem}" for problem in other.record.problems]
             return questions.against(run, other)
     if options.ask == "samples":
-        return questions.samples(run, options.order, options.lowest, options.top)
+        return questions.samples(run, options.order, options.lowest, options.rows)
     if options.ask == "documents":
-        return questions.documents(run, options.order or "mean_score", options.lowest, options.top)
+        return questions.documents(run, options.order or "mean_score", options.lowest, options.rows)
     if options.ask:
         return BY_NAME[options.ask](run)
-    return questions.overview(run, options.top)
+    return questions.overview(run, options.rows)
 
 
 def show_curves(record: RunRecord, console: Console) -> None:
@@ -124,6 +134,15 @@ def show_curves(record: RunRecord, console: Console) -> None:
     console.print()
 
 
+def export_picks(run: OpenRun, options: Options) -> str:
+    """Writes the picks; a sentence that says what is there."""
+    if run.texts is None:
+        raise ValueError("--export-picks needs the dataset of the run: " + "; ".join(run.record.problems))
+    order = questions.usual_order(run, options.order)
+    lines = write_picks(run.log, run.texts, options.export_picks, order, options.lowest, options.top)
+    return f"{options.export_picks} holds {lines:,} pieces of text that were picked, by {order}"
+
+
 def report(options: Options) -> None:
     """Answer on standard output; what is missing or damaged is told on standard error."""
     options.check()
@@ -133,12 +152,17 @@ def report(options: Options) -> None:
 
             path = write_page(run)
             answers = []
+        elif options.export_picks:
+            told = export_picks(run, options)
+            answers = []
         else:
             answers = answer(run, options)
         for problem in run.record.problems:
             print(f"note: {printable(problem)}", file=sys.stderr)
         if options.html:
             print(path)
+        elif options.export_picks:
+            print(told)
         elif options.json:
             print(as_json(answers))
         elif options.csv:

@@ -126,8 +126,13 @@ def gaps(run: OpenRun) -> list[Answer]:
     return [Answer("gaps", "Steps without rows", table, "None: every step has every group.")]
 
 
+def usual_order(run: OpenRun, order: str | None) -> str:
+    """The column that samples are ordered by where none is given."""
+    return order or ("contribution" if run.method.aims else "mean_score")
+
+
 def samples(run: OpenRun, order: str | None, lowest: bool, top: int) -> list[Answer]:
-    order = order or ("contribution" if run.method.aims else "mean_score")
+    order = usual_order(run, order)
     table = totals.samples(run.log, order, lowest, top)
     shown = table.select(["sample_id", "offered", "scored", "picked", "mean_score", "contribution"])
     title = f"Samples of {_end(lowest)} {order}"

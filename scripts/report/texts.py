@@ -1,15 +1,19 @@
 """The text behind sample ids: what the samples of a run's dataset say, which documents they are made of."""
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from pipeline.atomic import replacing
 from pipeline.dataset.duplicates import duplicates_of
 from pipeline.dataset.reader import SplitReader
 from scripts.train.record import RunRecord
+from selection.attribution import totals
+from selection.attribution.open_log import OpenLog
 
 # Frequencies of tokens and n-grams are taken from at most this many training samples, evenly spaced.
 FREQUENCY_SAMPLES = 2_000
@@ -68,6 +72,27 @@ class Texts:
         """-log2 of every token's probability, [V]: add-one counts over evenly spaced training samples."""
         counts = 1.0 + np.bincount(self.spread_tokens().ravel(), minlength=self.manifest.vocab_size)
         return -np.log2(counts / counts.sum())
+
+
+def write_picks(log: OpenLog, texts: Texts, path: Path, order: str, lowest: bool, top: int | None) -> int:
+    """Writes the text that was picked as JSON Lines, the `top` samples by a column (None: all); how many lines.
+
+    A line for each piece of a document: `text`, `source`, `id` (the document, and which of its characters), and what
+    became of the sample it stands in: sample_id, document, picked (times), mean_score, contribution, null where they
+    are unknown. ValueError where the file is there already.
+    """
+    if path.exists():
+        raise ValueError(f"--export-picks {path} exists already: choose another file")
+    lines = 0
+    with replacing(path) as file:
+        for row in totals.samples(log, order, lowest, top, picked=True).to_pylist():
+            scores = {name: row[name] for name in ("sample_id", "picked", "mean_score", "contribution")}
+            for span, text in zip(texts.spans(row["sample_id"]), texts.pieces(row["sample_id"]), strict=True):
+                place = f"{span.document}[{span.first}:{span.last}]"
+                told = {"id": place, "source": span.source, "text": text, "document": span.document} | scores
+                file.write((json.dumps(told) + "\n").encode())
+                lines += 1
+    return lines
 
 
 def open_texts(record: RunRecord, dataset: Path | None) -> Texts | None:

@@ -19,6 +19,7 @@ TOTALS = {
     "second_order": "CASE WHEN bool_or(is_pick) THEN sum(share * second_order) FILTER (is_pick) ELSE 0 END",
 }
 ALL_TOTALS = ", ".join(f"{formula} AS {name}" for name, formula in TOTALS.items())
+_ALL = 2**62  # rows
 _NOT_FINITE = " OR ".join(
     "is_scored AND score IS NULL" if name == "score" else f"NOT isfinite({name})" for name in QUANTITIES
 )
@@ -58,19 +59,23 @@ def gaps(log: OpenLog) -> pa.Table:
         GROUP BY first_step, last_step ORDER BY first_step, last_step""")
 
 
-def samples(log: OpenLog, order: str = "contribution", lowest: bool = False, top: int = 20) -> pa.Table:
-    """The `top` samples by a column: times offered and picked, pick_rate, times scored, times picked with an unknown
-    contribution, mean_score and total_score over all times it had a finite score, contribution and second_order over
-    the times it was trained on and they are known."""
+def samples(
+    log: OpenLog, order: str = "contribution", lowest: bool = False, top: int | None = 20, picked: bool = False
+) -> pa.Table:
+    """The `top` samples (None: all), or of those that were picked, by a column: times offered and picked, pick_rate,
+    times scored, times picked with an unknown contribution, mean_score and total_score over all times it had a finite
+    score, contribution and second_order over the times it was trained on and they are known."""
     formula, direction = _ordering(order, lowest)
     return log.ask(
         f"""WITH shared AS (SELECT *, 1.0::DOUBLE AS share FROM candidates),
         best AS (
             SELECT sample_id, {formula} AS value FROM shared
-            GROUP BY sample_id ORDER BY value {direction}, sample_id LIMIT $top)
+            GROUP BY sample_id HAVING bool_or(is_pick) OR NOT $picked
+            ORDER BY value {direction}, sample_id LIMIT $top)
         SELECT sample_id, {ALL_TOTALS} FROM shared SEMI JOIN best USING (sample_id)
         GROUP BY sample_id ORDER BY {order} {direction}, sample_id""",
-        top=top,
+        top=_ALL if top is None else top,
+        picked=picked,
     )
 
 

@@ -79,6 +79,8 @@ RUN = {
             "mine --ask predictor",
             "demo --against runs/other",
             "demo --ask samples",
+            "demo --export-picks picks.jsonl",
+            "demo --export-picks best.jsonl",
         )
     },
 }

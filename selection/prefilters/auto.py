@@ -39,8 +39,9 @@ class Auto:
         arm = self._arm_at(step)
         if arm == NEED:
             return self._shared.rank(features_gnF, step, lanes)
-        ranking = self._single.rank(features_gnF, step, lanes)
-        return ranking if ARMS[arm] == "importance" else Ranking(ranking.predicted_gn, trusted=False)
+        # Whether the one filter earns is measured here, so what its own judge expects does not count.
+        predicted_gn = self._single.rank(features_gnF, step, lanes).predicted_gn
+        return Ranking(predicted_gn, trusted=ARMS[arm] == "importance")
 
     def to_watch(self, step: int) -> np.ndarray:
         """Positions among the target samples whose losses are wanted before `step` is taken."""

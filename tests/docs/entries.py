@@ -149,6 +149,9 @@ NOT_RUN = {
         "bench loader --rounds": MINUTES,
         "bench loader --run": MINUTES,
         "bench prepare": MINUTES,
+        "bench scale --ranks": MINUTES,
+        "--arms regular --picks 16": MINUTES,
+        "--arms amortised --picks 8": MINUTES,
     },
     "docs/guarantees.md": {"make test": FRESH, "tests.soak": MINUTES, "verify data/owt --drop": HUB},
 }

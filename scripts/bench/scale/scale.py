@@ -1,0 +1,104 @@
+"""What a step costs on many ranks; see scripts.bench for the command lines.
+
+Of one rank among W on a fake process group, under fake tensors: the collectives of a step, the bytes that the rank
+sends for them in a ring, the most memory at once on the first and the last rank. The step's own code runs, with the
+parts of products as large as on a GPU; nothing is computed. GPT-2 with V = 50304 and T = 1024, passes in bfloat16.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from scripts.bench.scale.counted import SHAPES, Counted, count, shape_of
+from scripts.bench.scale.rank import ARMS, arm
+from scripts.bench.scale.tables import by_purpose, totals
+from selection.settings import read_by, replaced
+
+
+@dataclass(frozen=True)
+class ScaleOptions:
+    """python -m scripts.bench scale"""
+
+    sizes: tuple[Literal[tuple(SHAPES)], ...] = ("124M",)  # type: ignore[valid-type]
+    """Networks."""
+    ranks: tuple[int, ...] = (8, 64, 1024)
+    """World sizes W."""
+    arms: tuple[Literal[ARMS], ...] = ARMS  # type: ignore[valid-type]
+    """Presets of scripts/configs/selection; `amortised` has a step that is scored and one that is not."""
+    picks: int = 8
+    """k; N, m and the candidates drawn grow with it as the presets have them."""
+    groups: int = 1
+    """Groups of a step on every rank."""
+    recompute: bool = False
+    """Blocks are recomputed in backward."""
+    memory: Literal["kept", "streamed"] = "kept"
+    """Of the recorded pass."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+@dataclass
+class Row:
+    """A step of the first rank, and of the last one the peak alone."""
+
+    size: str
+    ranks: int
+    step: str
+    first: Counted
+    last_peak_bytes: int
+
+
+def counted_rows(options: ScaleOptions, console: Console) -> list[Row]:
+    found = []
+    for size in options.sizes:
+        for ranks in options.ranks:
+            for name in options.arms:
+                with console.status(f"{size}, {ranks} ranks, {name}"):
+                    found += _rows(options, size, ranks, name)
+    return found
+
+
+def _rows(options: ScaleOptions, size: str, ranks: int, name: str) -> list[Row]:
+    settings = arm(name, options.picks)
+    if "scoring.memory" in read_by(settings):
+        settings = replaced(settings, "scoring.memory", options.memory)
+    steps = {"amortised, scored": 0, "amortised, between": 1} if name == "amortised" else {name: 0}
+    given = shape_of(size), settings, ranks
+    more = {"groups": options.groups, "steps": tuple(steps.values()), "recomputes": options.recompute}
+    first = count(*given, rank=0, **more)
+    last = count(*given, rank=ranks - 1, **more)
+    return [
+        Row(size, ranks, step, here, there.peak_bytes) for step, here, there in zip(steps, first, last, strict=True)
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Counts, and prints tables or one JSON object."""
+    options = tyro.cli(ScaleOptions, args=arguments, prog="scripts.bench scale", description=__doc__)
+    for key in ("picks", "groups"):
+        if getattr(options, key) < 1:
+            raise ValueError(f"--{key} must be at least 1, not {getattr(options, key)}")
+    if min(options.ranks) < 2:
+        raise ValueError(f"--ranks {min(options.ranks)}: nothing travels among fewer than 2")
+    console = Console(stderr=options.json, width=None if Console().is_terminal else 110)
+    rows = counted_rows(options, console)
+    if options.json:
+        print(json.dumps({"options": dataclasses.asdict(options), "steps": [as_json(row) for row in rows]}))
+        return 0
+    console.print(totals(rows))
+    console.print(by_purpose(rows))
+    return 0
+
+
+def as_json(row: Row) -> dict:
+    by_purpose = [
+        {"purpose": purpose, "by_fsdp": by_fsdp, "collectives": calls, "bytes": row.first.sent[purpose, by_fsdp]}
+        for (purpose, by_fsdp), calls in row.first.calls.items()
+    ]
+    counts = {"operations": row.first.operations, "host_reads": row.first.reads, "peak_bytes": row.first.peak_bytes}
+    named = {"size": row.size, "ranks": row.ranks, "step": row.step}
+    return named | counts | {"last_peak_bytes": row.last_peak_bytes, "collectives": by_purpose}

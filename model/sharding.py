@@ -1,4 +1,4 @@
-"""How a model is laid out over the ranks: FSDP2 and mixed precision."""
+"""How a model is laid out over the ranks: FSDP2, over one dimension or, with replicas, over two; mixed precision."""
 
 import torch
 from torch import nn
@@ -23,3 +23,12 @@ def shard(model: nn.Module, mesh: DeviceMesh, compute_dtype: torch.dtype) -> nn.
         module.set_gradient_divide_factor(1.0)  # a sum over ranks: losses carry their own 1 / (G k)
         module.set_force_sum_reduction_for_comms(True)  # a sum multiplied by 1.0, its default, is unknown to gloo
     return model
+
+
+def fits_whole(model: nn.Module, compute_dtype: torch.dtype, memory: int) -> bool:
+    """Whether all parameters, as the passes see them, and all gradients take at most an eighth of so many bytes.
+
+    Then a rank may have them whole for a step, so that they travel once in it.
+    """
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return 8 * (trained + sum(p.numel() for p in model.parameters()) * compute_dtype.itemsize) <= memory

@@ -26,11 +26,12 @@ class World:
     mesh: DeviceMesh
 
     @classmethod
-    def join(cls, device: str = "auto", timeout: timedelta = timedelta(minutes=10)) -> "World":
+    def join(cls, device: str = "auto", timeout: timedelta = timedelta(minutes=10), replicas: int = 1) -> "World":
         """Joins torchrun's process group, or makes one of a single process where torchrun did not start us.
 
-        device: "cpu", "cuda", or "auto" for GPUs where every rank has one of its own. ValueError where there are too
-        few for "cuda", and where the machines of a run differ.
+        device: "cpu", "cuda", or "auto" for GPUs where every rank has one of its own. replicas: how many times the
+        model is there; each is sharded over ranks that follow one another, as those of a machine do. ValueError where
+        there are too few GPUs for "cuda", and where the machines of a run differ.
         """
         device, why = choose_device(device)
         store, rank, size = dist.HashStore(), 0, 1
@@ -47,16 +48,30 @@ class World:
         # NCCL for tensors on the device, gloo for objects and for checkpoints' bookkeeping on the host.
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
-        mesh = init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("shard",))
-        return cls(dist.get_rank(), dist.get_world_size(), device, mesh)
+        return cls(dist.get_rank(), dist.get_world_size(), device, make_mesh(device.type, size, replicas))
 
     @property
     def leads(self) -> bool:
         """Whether this rank writes what is written once, and prints."""
         return self.rank == 0
 
+    @property
+    def memory(self) -> int:
+        """Bytes that this rank's device has, or its share of the machine's."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_properties(self.device).total_memory
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return machine // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
     def leave(self) -> None:
         dist.destroy_process_group()
+
+
+def make_mesh(device: str, size: int, replicas: int = 1) -> DeviceMesh:
+    """All ranks in one dimension, "shard"; with replicas, which divide them evenly, "replicate" before it."""
+    if replicas == 1:
+        return init_device_mesh(device, (size,), mesh_dim_names=("shard",))
+    return init_device_mesh(device, (replicas, size // replicas), mesh_dim_names=("replicate", "shard"))
 
 
 def choose_device(asked: str) -> tuple[str, str]:

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = parse(arguments)
         config.check()
         RunFolder(config.out).check(config.train.resume)
-        world = World.join(config.train.device)
+        world = World.join(config.train.device, replicas=config.train.replicas)
         run = Run(config, world)
         if world.leads:
             parameters = sum(p.numel() for p in run.model.parameters())

@@ -50,6 +50,8 @@ class Train:
     """Largest global gradient norm; 0 for no limit."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: GPUs where every rank has one of its own, else the CPU. A run may be resumed on another device."""
+    replicas: int = 1
+    """Copies of the model, each sharded over as many ranks, machine by machine; it divides the number of ranks."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Precision of the passes; parameters and gradients stay in float32 (float64 for float64)."""
     seed: int = 0
@@ -94,6 +96,7 @@ class Config:
             "train.eval_samples": train.eval_samples,
             "train.checkpoint_every": train.checkpoint_every,
             "train.keep_checkpoints": train.keep_checkpoints,
+            "train.replicas": train.replicas,
         }
         for key, value in at_least_one.items():
             if value < 1:
@@ -102,6 +105,8 @@ class Config:
         self.selection.check()
         if train.groups % world_size:
             raise ValueError(f"train.groups ({train.groups}) must be a multiple of the number of ranks ({world_size})")
+        if world_size % train.replicas:
+            raise ValueError(f"train.replicas ({train.replicas}) must divide the number of ranks ({world_size})")
 
     def as_dict(self) -> dict:
         """The sections as plain values."""
@@ -134,6 +139,7 @@ MAY_CHANGE = {
     "data.cache",
     "data.cache_gb",
     "data.pipe",
+    "train.replicas",  # as the number of ranks
     "train.device",  # the steps to come are rounded as the other device does it
     "train.steps",
     "train.eval_every",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from model import build, checkpoint
 from model.optimizer import build_adamw
+from model.sharding import DTYPES, fits_whole
 from model.world import World
 from pipeline.dataset.known import read_known
 from pipeline.dataset.manifest import Manifest
@@ -117,6 +118,7 @@ class Run:
             watch=lambda places: self.held_out["target"].losses(self.model, self.targets[places]),
             prefilter=self._prefilter() if chosen.prefilter else None,
             seed=config.train.seed,
+            held=fits_whole(self.model, DTYPES[config.train.dtype], world.memory),
         )
         self.step, self.seconds, self.skipped_in_a_row = 0, 0.0, 0
         self.stop, self.stops = StopSignal(), False  # this rank's signal, and whether any rank got one

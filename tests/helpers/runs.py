@@ -49,7 +49,11 @@ def run(dataset, out, **changes):
 
 
 def run_on_two_ranks(dataset, out, **changes):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    return run_on_ranks(2, dataset, out, **changes)
+
+
+def run_on_ranks(size, dataset, out, **changes):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size), "-m"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     finished = subprocess.run(
         [*command, "scripts.train", *options(dataset, out, **changes)], env=environment, capture_output=True, text=True

@@ -1,5 +1,7 @@
 """What a step sends: the same weights on however many ranks, in few collectives, none of which grow with the groups."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -9,6 +11,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from model.build import build_gpt2
 from model.gpt2 import GPT2, GPT2Config
 from model.optimizer import build_adamw, clip_gradient
+from model.world import make_mesh
 from selection.direction import buckets
 from selection.methods import METHODS
 from selection.selector import Selector
@@ -22,6 +25,7 @@ ARMS = {
     "regular": {},
     "topk": {},
     "topk, rank 3": {"direction.rank": 3, "direction.decay": 0.5},
+    "topk, narrow": {"direction.rank": 1, "direction.decay": 0.5},
     "topk, prefix": {"scoring.prefix": 4},
     "greats": {"scoring.parameters": "blocks", "interaction.curvature": 100.0},
     "opus": {},
@@ -64,6 +68,37 @@ def trained(model, rank, size, arm, held):
         name: p.detach().full_tensor() if isinstance(p, DTensor) else p.detach() for name, p in model.named_parameters()
     }
     return picks, weights
+
+
+NARROW = dataclasses.replace(CONFIG, n_embd=2, n_head=1)  # its norms have fewer numbers than there are ranks
+REPLICAS = (1, 2, 4)
+
+
+def trained_on_four_ranks(world, arms):
+    found = {}
+    for replicas in REPLICAS:
+        mesh = make_mesh("cpu", world.size, replicas)
+        for arm in arms:
+            model = build_gpt2(NARROW, mesh, "float64", seed=3)
+            found[replicas, arm] = trained(model, world.rank, world.size, arm, held=True)
+    return found
+
+
+def test_parts_may_be_empty_and_repeated():
+    """Four ranks, as one, two and four replicas, of a model whose smallest parameters have two numbers."""
+    arms = ["regular", "topk", "topk, narrow"]
+    ranks = on_ranks(4, trained_on_four_ranks, arms)
+    for arm in arms:
+        model = GPT2(NARROW).double()
+        model.initialise(seed=3)
+        expected_picks, expected = trained(model, 0, 1, arm, held=True)
+        for replicas in REPLICAS:
+            picks = [pick for found in ranks for pick in found[replicas, arm][0]]
+            assert sorted(picks) == sorted(expected_picks), (arm, replicas)
+            for found in ranks:
+                for name, weight in expected.items():
+                    error = (found[replicas, arm][1][name] - weight).abs().max()
+                    assert error <= 1e-9 * weight.abs().max(), (arm, replicas, name)
 
 
 def trained_on_ranks(world):

@@ -1,13 +1,16 @@
-"""Whole runs in every mode, and behind a prefilter."""
+"""Whole runs in every mode, behind a prefilter, and on replicas of the model."""
 
 import json
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
+from model import checkpoint
+from scripts.train.config import Config, Data, Train
 from selection.log.reader import read_log
-from tests.helpers.runs import DRAWN, LOSSES, log_rows, measured, run, run_on_two_ranks
+from tests.helpers.runs import DRAWN, LOSSES, log_rows, measured, run, run_on_ranks, run_on_two_ranks
 
 MODES = [
     {"selection__direction__rank": 2, "selection__direction__decay": 0.9},
@@ -144,3 +147,52 @@ def test_what_watches_losses_chooses_the_same_on_one_and_two_ranks(dataset, tmp_
         if name != "importance":
             for (ours,), (theirs,) in zip(measured(one, "share"), measured(two, "share"), strict=True):
                 assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+# Hybrid sharding: four processes as two replicas of two.
+STEPS = {"train__steps": 10, "train__dtype": "float64", "selection__method": "topk"}
+RUNNING = {"selection__direction__rank": 4, "selection__direction__decay": 0.5}
+IDENTITY = ("step", "group", "sample_id", "pick")
+NAMES = ("model.wte.weight", "model.blocks.1.mlp.fc.weight", "model.ln_f.weight")
+
+
+def weights(folder) -> list[torch.Tensor]:
+    newest = checkpoint.latest(folder / "checkpoints")
+    saved = torch.distributed.checkpoint.FileSystemReader(newest).read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(saved[name].size, dtype=torch.float64) for name in NAMES}
+    checkpoint.read_tensors(newest, tensors)
+    return list(tensors.values())
+
+
+def alike(folder, other) -> None:
+    assert log_rows(folder, *IDENTITY) == log_rows(other, *IDENTITY)
+    for ours, theirs in zip(measured(folder, *LOSSES), measured(other, *LOSSES), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-9)
+    assert measured(folder, "val_loss") == [pytest.approx(loss, rel=1e-9) for loss in measured(other, "val_loss")]
+    for ours, theirs in zip(weights(folder), weights(other), strict=True):
+        assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
+
+
+def test_two_replicas_of_two_train_as_one_process_and_go_on_as_it(dataset, tmp_path):
+    chosen = STEPS | RUNNING | DRAWN | {"selection__amortise__every": 2}
+    one = run(dataset, tmp_path / "one", **chosen)
+    four = run_on_ranks(4, dataset, tmp_path / "four", train__replicas=2, **chosen)
+    alike(four, one)
+    # A checkpoint of two replicas goes on in one process, and one of that in two replicas.
+    shutil.copytree(four, tmp_path / "alone")
+    for folder in (tmp_path / "alone", one):
+        shutil.rmtree(folder / "checkpoints" / "step-00000010")
+    run(dataset, tmp_path / "alone", train__resume="yes", **chosen)
+    alike(tmp_path / "alone", four)
+    run_on_ranks(4, dataset, one, train__resume="yes", train__replicas=2, **chosen)
+    alike(one, four)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "problem"), [(3, r"\(3\) must divide the number of ranks \(4\)"), (0, "at least 1")]
+)
+def test_replicas_that_cannot_be_are_refused(monkeypatch, replicas, problem):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    config = Config(Data("data/demo"), train=Train(groups=4, replicas=replicas), out="runs/x")
+    with pytest.raises(ValueError, match=f"train.replicas .*{problem}"):
+        config.check()

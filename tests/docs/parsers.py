@@ -1,6 +1,8 @@
 """From a command line in a text to the real parser of the command that it names, and to its entry point."""
 
+import os
 from importlib import import_module
+from unittest import mock
 
 import tyro
 from torch.distributed.run import get_args_parser
@@ -40,10 +42,20 @@ def command_of(line: str) -> tuple[str, list[str]]:
     return name, words[2:]
 
 
+def ranks_of(line: str) -> int:
+    """How many processes torchrun would start of the command."""
+    program, *words = words_of(line)
+    if program != "torchrun":
+        return 1
+    launch = get_args_parser().parse_args(words)
+    return int(launch.nnodes.rpartition(":")[2]) * int(launch.nproc_per_node)  # nodes may be least:most
+
+
 def check(line: str) -> None:
     """Raises, or exits as the parser does, where the command would not accept its options. To be called at ROOT."""
     name, words = command_of(line)
-    CHECKS[name](words)
+    with mock.patch.dict(os.environ, WORLD_SIZE=str(ranks_of(line))):
+        CHECKS[name](words)
 
 
 def options_of(benchmark: str) -> type:

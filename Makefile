@@ -16,7 +16,7 @@ env: .venv/installed
 	@test -n "$(PYTHON)" && $(PYTHON) $(WILL_DO) || { echo "error: Python 3.11 or newer with its venv module is needed, which" \
 	    "$(or $(PYTHON),no python3 here) is not: install one, or name it by make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers,sbert,near]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers,sbert,near,tasks]'
 	touch $@
 
 # Real text that is on the machine already, a small GPT-2 on two ranks under FSDP2, GREATS choosing the batch.

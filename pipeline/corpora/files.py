@@ -58,7 +58,7 @@ def read_files(asked: Asked, reader) -> Iterator[Document]:
     for path in asked.data_files:
         name = os.path.relpath(os.path.abspath(path), shared)
         try:
-            yield from reader(path, name, _stem(path), asked.fields)
+            yield from reader(path, name, stem(path), asked.fields)
         except (
             OSError,
             EOFError,
@@ -70,7 +70,7 @@ def read_files(asked: Asked, reader) -> Iterator[Document]:
             raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _stem(path: str) -> str:
+def stem(path: str) -> str:
     """The file's name without its compression's suffix and its format's: news.jsonl.gz -> news."""
     name = Path(path)
     return Path(name.stem).stem if name.suffix in _COMPRESSIONS else name.stem

@@ -12,7 +12,7 @@ from scripts.bench.__main__ import BENCHMARKS
 from scripts.compare.__main__ import Options as CompareOptions
 from scripts.compare.pools import Options as PoolsOptions
 from scripts.compare.study import read_study
-from scripts.evaluate import Evaluate
+from scripts.evaluate.__main__ import Evaluate
 from scripts.export import Export
 from scripts.generate import Generate
 from scripts.mix.__main__ import Mix

@@ -12,7 +12,7 @@ from pipeline.mixture.registry import CORPORA
 from pipeline.prepare.recipe import Recipe
 from scripts.bench.__main__ import BENCHMARKS
 from scripts.compare.__main__ import Options as CompareOptions
-from scripts.evaluate import Evaluate
+from scripts.evaluate.__main__ import Evaluate
 from scripts.export import Export
 from scripts.generate import Generate
 from scripts.mix.__main__ import Mix

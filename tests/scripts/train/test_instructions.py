@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from model.gpt2 import GPT2, GPT2Config
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader, trimmed
-from scripts.evaluate import main as evaluate
+from scripts.evaluate.__main__ import main as evaluate
 from scripts.prepare.__main__ import main as prepare
 from scripts.report.texts import Texts
 from scripts.train.__main__ import main

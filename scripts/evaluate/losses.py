@@ -1,10 +1,6 @@
-"""Measures a model on the held-out splits of a dataset: perplexity and bits per byte, by split and by source.
+"""Losses on the held-out splits of a dataset: perplexity and bits per byte, by split and by source.
 
-    python -m scripts.evaluate runs/demo --data data/demo
-    python -m scripts.evaluate models/llama --data data/llama --splits test --samples 1000 --json
-
-The model is that of a run's newest checkpoint or of a folder of `transformers`. Perplexity is e to the mean loss of the
-tokens. Bits per byte leaves out what stands for no text, as <|endoftext|>; it compares models of different tokenizers.
+Bits per byte leaves out what stands for no text, as <|endoftext|>; it compares models of different tokenizers.
 
 N samples, T tokens a sample, V vocabulary.
 """
@@ -13,15 +9,13 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from rich import box
 from rich.console import Console
 from rich.progress import track
@@ -29,30 +23,13 @@ from rich.table import Table
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from model.world import choose_device
-from pipeline.dataset.manifest import HELD_OUT, Manifest
+from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.reader import SplitReader, inputs_and_targets, trimmed
 from pipeline.dataset.sampling import evaluation_samples
-from scripts.export import Opened, open_model
+from scripts.export import Opened
 from scripts.report.format import printable
 
-ALL = "all"  # the row of a split's sources together
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    model: tyro.conf.Positional[Path]
-    """Run folder, or folder of `transformers` or `peft`."""
-    data: Path
-    """Dataset folder, prepared with the model's tokenizer."""
-    splits: tuple[Literal[HELD_OUT], ...] = ("val", "test")  # type: ignore[valid-type]
-    """Splits to measure on."""
-    samples: int = 0
-    """Samples of each split, evenly spread; 0 takes all."""
-    batch: int = 8
-    """Samples in one pass."""
-    json: bool = False
-    """Print one JSON object instead of a table."""
+ALL = "all"  # the row of all sources together
 
 
 @dataclass
@@ -82,20 +59,23 @@ class Sums:
         }
 
 
-def evaluate(opened: Opened, chosen: Evaluate, console: Console) -> dict[str, dict[str, dict]]:
-    """split -> source, or ALL -> the row of Sums. ValueError where model and dataset do not fit."""
-    manifest = Manifest.load(chosen.data)
+def losses(
+    opened: Opened, data: Path, splits: Sequence[str], samples: int, batch_size: int, console: Console
+) -> dict[str, dict[str, dict]]:
+    """split -> source, or ALL -> the row of Sums; of so many samples a split (0: all).
+
+    The network is on the device it is to be measured on. ValueError where model and dataset do not fit.
+    """
+    manifest = Manifest.load(data)
     tokenizer = Tokenizer.from_file(str(manifest.folder / "tokenizer.json"))
-    _check_fit(opened, tokenizer, manifest, chosen.data)
+    _check_fit(opened, tokenizer, manifest, data)
     lengths_V = bytes_of_tokens(tokenizer)
-    device = torch.device(choose_device("auto")[0])
-    opened.network.to(device)
-    measured = {}
-    for split in chosen.splits:
+    device, measured = opened.network.device, {}
+    for split in splits:
         reader = SplitReader(manifest, split)
-        ids = evaluation_samples(manifest, split, chosen.samples or sys.maxsize)
+        ids = evaluation_samples(manifest, split, samples or sys.maxsize)
         sums: dict[str, Sums] = defaultdict(Sums)
-        batches = [ids[start : start + chosen.batch] for start in range(0, len(ids), chosen.batch)]
+        batches = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
         for batch in track(batches, description=split, console=console, transient=True):
             inputs_NT, targets_NT = inputs_and_targets(trimmed(reader.marked(batch), manifest), manifest)
             losses_NT = token_losses(opened.network, inputs_NT.to(device), targets_NT.to(device)).cpu().numpy()
@@ -177,26 +157,3 @@ def table(measured: dict[str, dict[str, dict]]) -> Table:
             texts = ["" if number is None else f"{number:.4f}" for number in numbers]
             shown.add_row(split, printable(source), f"{row['tokens']:,}", f"{row['bytes']:,}", *texts)
     return shown
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; 2 after a sentence on standard error where the input or a file is at fault."""
-    chosen = tyro.cli(Evaluate, args=arguments, description=__doc__, prog="scripts.evaluate")
-    console = Console(stderr=chosen.json, width=None if Console().is_terminal else 100)
-    try:
-        for key, value, least in (("samples", chosen.samples, 0), ("batch", chosen.batch, 1)):
-            if value < least:
-                raise ValueError(f"--{key} must be at least {least}, not {value}")
-        measured = evaluate(open_model(chosen.model), chosen, console)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if chosen.json:
-        print(json.dumps({"model": str(chosen.model), "data": str(chosen.data), "splits": measured}))
-    else:
-        console.print(table(measured))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipeline.dataset.manifest import Manifest
-from scripts.evaluate import _by_source, bytes_of_tokens, main
+from scripts.evaluate.__main__ import main
+from scripts.evaluate.losses import _by_source, bytes_of_tokens
 from scripts.prepare.__main__ import main as prepare
 from tests.helpers.networks import write_network
 from tests.helpers.runs import measured, run

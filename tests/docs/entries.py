@@ -51,11 +51,11 @@ RUN = {
         "--out runs/second": TINY,
         "evaluate runs/llama": "",
         "evaluate models/merged --data": "",
+        "generate runs/llama": "",
+        "generate models/merged": "",
         "--task mmlu": "",
         "--task tydiqa": "",
         "--task samsum": "",
-        "generate runs/llama": "",
-        "generate models/merged": "",
     },
     "docs/results.md": {
         "--pool homogeneous": "",

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.gpt2 import GPT2, GPT2Config
+from model.hf import CausalLM, adapt, need
 from model.optimizer import build_adamw
+from model.settings import Lora
 from selection.methods import METHODS
 from selection.prefilters.build import build_prefilter
 from selection.prefilters.ngrams import ngram_features
@@ -38,11 +40,16 @@ class Mode:
 
 
 class Bench:
-    """What all modes share: one network, one group of random tokens, target tokens (both [8k, T + 1])."""
+    """What all modes share: one network, one group of random tokens, target tokens (both [8k, T + 1]).
 
-    def __init__(self, picks: int, shape: GPT2Config):
+    lora: the rank of adapters, which are all that is trained then, in a Llama in place of our GPT-2; frozen: whether
+    they are.
+    """
+
+    def __init__(self, picks: int, shape: GPT2Config, lora: int = 0):
         torch.manual_seed(0)
-        self.model = GPT2(shape)
+        self.model = adapted_llama(shape, lora) if lora else GPT2(shape)
+        self.frozen = lora > 0
         self.optimizer = build_adamw(self.model, LEARNING_RATE, weight_decay=0.1)
         self.k, self.N, self.T = picks, 2 * picks, shape.sequence_length
         size = (DRAWN * picks, self.T + 1)
@@ -82,7 +89,12 @@ class Bench:
                 selector.look_ahead(features_1nF)
                 selector.send_scores()
 
-        return Mode(name, steps, floor(settings, self.T), settings.drawn, count)
+        return Mode(name, steps, floor(settings, self.T, self.frozen), settings.drawn, count)
+
+    @property
+    def plain(self) -> int:
+        """The floor of plain training on k, in Mode's units."""
+        return (2 if self.frozen else 3) * self.k
 
 
 def period(settings: Selection) -> int:
@@ -95,8 +107,29 @@ def batch(tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
     return tokens_NT1[:, :-1], tokens_NT1[:, 1:]
 
 
-def floor(settings: Selection, T: int) -> float:
-    """The least that a step costs, in Mode's units."""
+def adapted_llama(shape: GPT2Config, rank: int) -> nn.Module:
+    """A Llama of random weights, as many keys and values as queries, with adapters on all layers but its head."""
+    need("transformers")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.n_embd,
+        intermediate_size=4 * shape.n_embd,
+        num_hidden_layers=shape.n_layer,
+        num_attention_heads=shape.n_head,
+        max_position_embeddings=shape.sequence_length,
+        tie_word_embeddings=True,
+    )
+    return CausalLM(adapt(LlamaForCausalLM(config), Lora(rank), torch.float32, seed=0)).train()
+
+
+def floor(settings: Selection, T: int, frozen: bool = False) -> float:
+    """The least that a step costs, in Mode's units. Frozen weights have no gradient, and those of adapters cost
+    nothing beside their passes."""
+    if frozen:
+        passed = settings.candidates if METHODS[settings.method].passes == "recorded" else settings.picks
+        return 2 * passed + (2 * settings.direction.samples if METHODS[settings.method].aims else 0)
     kind, plain = METHODS[settings.method], 3 * settings.picks
     if kind.passes == "none":
         return plain + (settings.need.samples / settings.need.every if kind.watches else 0)
@@ -110,6 +143,20 @@ def floor(settings: Selection, T: int) -> float:
         cost += 3 * settings.direction.samples
     every = settings.amortise.every
     return ((every - 1) * plain + cost) / every
+
+
+def adapter_modes(bench: Bench) -> list[Mode]:
+    """Those that pay where adapters alone are trained: of their small gradients no direction need be reduced."""
+    k, N = bench.k, bench.N
+    modes = {
+        "plain, k": Selection("regular", k),
+        "plain, N": Selection("regular", N),
+        "greats exact, m = k": Selection("greats", k, N, DirectionSettings(k)),
+        "first order exact, m = k": Selection("topk", k, N, DirectionSettings(k)),
+        "running, m = k/4": Selection("topk", k, N, DirectionSettings(max(1, k // 4), 0, DECAY)),
+        "running, m = k/8": Selection("topk", k, N, DirectionSettings(max(1, k // 8), 0, DECAY)),
+    }
+    return [bench.mode(name, settings) for name, settings in modes.items()]
 
 
 def selector_modes(bench: Bench) -> list[Mode]:

@@ -167,7 +167,7 @@ def test_peak_memory_is_counted():
         del one, two
         torch.zeros(1000, 250)
 
-    assert bench_step._peak_bytes(step) == pytest.approx(2e6, rel=0.01)
+    assert bench_step.peak_bytes(step) == pytest.approx(2e6, rel=0.01)
 
 
 def test_the_table_fits_a_terminal_of_100_columns(capsys):
@@ -202,3 +202,42 @@ def test_the_command_prints_costs_and_fidelity(dataset, tmp_path, capsys):
 def test_one_round_has_no_spread_and_is_refused_at_once(capsys):
     assert main(["step", "--rounds", "1"]) == 2
     assert capsys.readouterr().err == "error: --rounds is 1; a spread needs at least 2\n"
+
+
+def test_modes_of_adapters_leave_the_gradient_of_the_picks_and_train_nothing_else():
+    pytest.importorskip("peft", reason="the peers extra is not installed")
+    bench = build_bench(replace(TINY, lora=2, n_embd=16))
+    with torch.no_grad():
+        for parameter in bench.model.parameters():
+            parameter.normal_(std=0.5)
+    trained = [(name, p) for name, p in bench.model.named_parameters() if p.requires_grad]
+    assert all(".lora_" in name for name, _ in trained)
+
+    def of(*picked: torch.Tensor) -> torch.Tensor:
+        bench.model(*batch(*picked)).mean().backward()
+        gradient = torch.cat([p.grad.flatten() for _, p in trained])
+        bench.clear()
+        return gradient
+
+    per_sample = torch.stack([of(tokens_T1[None]) for tokens_T1 in bench.pool_nT1[: bench.N]])
+    best = {m: (per_sample @ of(bench.target_nT1[:m])).topk(bench.k).indices for m in (4, 1)}
+    expected = {"plain, k": torch.arange(4), "plain, N": torch.arange(8), "greats exact, m = k": best[4]}
+    expected |= {"first order exact, m = k": best[4], "running, m = k/4": best[1], "running, m = k/8": best[1]}
+    floors = {}
+    for mode in every_mode(bench):
+        floors[mode.name] = mode.floor / bench.plain
+        mode.step()
+        left = torch.cat([p.grad.flatten() for _, p in trained])
+        bench.clear()
+        assert torch.allclose(left, of(bench.pool_nT1[expected[mode.name]]), rtol=1e-3, atol=1e-6), mode.name
+    assert floors == {
+        name: pytest.approx(floor) for name, floor in zip(expected, (1, 2, 3, 3, 2.25, 2.25), strict=True)
+    }
+
+
+def test_a_table_of_adapters(capsys):
+    shape = "--n-layer 1 --n-embd 16 --n-head 2 --length 16 --vocab-size 50 --picks 4 --rounds 2 --threads 1".split()
+    assert main(["step", *shape, "--lora", "2"]) == 0
+    assert "adapters of rank 2 trained" in capsys.readouterr().out
+    assert main(["step", *shape, "--lora", "-1"]) == 2
+    assert "--lora must be at least 0, not -1" in capsys.readouterr().err

@@ -157,5 +157,6 @@ NOT_RUN = {
         "--arms regular --picks 16": MINUTES,
         "--arms amortised --picks 8": MINUTES,
     },
+    "docs/models.md": {"bench step --lora": MINUTES},
     "docs/guarantees.md": {"make test": FRESH, "tests.soak": MINUTES, "verify data/owt --drop": HUB},
 }

@@ -139,13 +139,14 @@ def rows(bench: Bench, modes: list[Mode], costs: dict[str, Cost]) -> list[dict]:
 
 
 def table(found: list[dict]) -> Table:
-    title = "cost of a step: / k and / N, against plain training on k and on N; mem, peak memory against both"
-    note = (
+    title = "cost of a step: / k and / N, against plain training on k and on N; mem, peak memory so"
+    amortised = any(row["mode"].startswith("S = ") for row in found)
+    note = amortised and (
         f"S = {EVERY}: the mean of {EVERY} steps on {DRAWN}k drawn, their n-grams hashed in the step; one scores "
         "the 2k that the predictor shortlists, the others train on the k it picks. Importance draws as many and scores "
         "none"
     )
-    shown = Table(title=title, caption=note, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    shown = Table(title=title, caption=note or None, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     shown.title_justify = shown.caption_justify = "left"
     for name in ("mode", "s", "± %", "/ k", "/ N", "floor", "reached", "cand/s /N", "mem /k", "/N"):
         shown.add_column(name, justify="left" if name == "mode" else "right", no_wrap=True)

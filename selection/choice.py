@@ -12,9 +12,10 @@ class Choice:
     """What became of one group of n candidates; a quantity that was not measured is None.
 
     measured [N]: positions among the n of those that went through the model; picked [k]: the picks among these, in the
-    order of being picked. In the order of `measured`, all [N]: loss, first_order <g_i, v>, interaction (sum of
-    <g_i, g_j> over the picks j other than i), self_norm |g_i|, and score, what the method ranked by. predicted [n] by a
-    prefilter; by_prediction: it ranked all n by that.
+    order of being picked; order [k]: their places in that of the whole step, where all its groups competed. In the
+    order of `measured`, all [N]: loss, first_order <g_i, v>, interaction (sum of <g_i, g_j> over the picks j other than
+    i), self_norm |g_i|, and score, what the method ranked by. predicted [n] by a prefilter; by_prediction: it ranked
+    all n by that.
     """
 
     measured: np.ndarray
@@ -26,6 +27,7 @@ class Choice:
     predicted: np.ndarray | None = None
     score: Tensor | None = None
     by_prediction: bool = False
+    order: Tensor | None = None
 
     @property
     def picks(self) -> Tensor:
@@ -34,7 +36,17 @@ class Choice:
 
     def as_logged(self) -> dict:
         """What SelectionLog.append takes of it."""
-        names = ("measured", "loss", "first_order", "interaction", "self_norm", "predicted", "score", "by_prediction")
+        names = (
+            "measured",
+            "loss",
+            "first_order",
+            "interaction",
+            "self_norm",
+            "predicted",
+            "score",
+            "by_prediction",
+            "order",
+        )
         return {"picks": self.picks, **{name: getattr(self, name) for name in names}}
 
 

@@ -1,6 +1,7 @@
-"""Greedy selection on the second-order Taylor approximation of the validation loss."""
+"""Greedy selection on the second-order Taylor approximation of the validation loss; the best scores of a step."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -34,3 +35,27 @@ def greedy_select(
             gains_N = torch.where(usable_N, gains_N - interaction_N, -torch.inf)
         gains_N = gains_N.index_fill(0, pick, -torch.inf)
     return torch.stack(picks), torch.stack(gains)
+
+
+def best_of_step(scores_gN: Tensor, k: int) -> list[tuple[Tensor, Tensor]]:
+    """The k highest scores of all groups of all ranks: for each of this rank's, (picks, their places among the k).
+
+    Both [<= N] int64, in the order of being picked. Groups are dealt to the ranks in turn. Ties go to the lower group,
+    then to the lower position. A score that is not finite is never picked: where too few are, there are fewer picks.
+    All ranks call it. The host waits for the number of picks.
+    """
+    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    g, N = scores_gN.shape
+    scores_WgN = scores_gN[None]
+    if ranks > 1:
+        scores_WgN = scores_gN.new_empty(ranks, g, N)
+        dist.all_gather_single(scores_WgN.view(-1), scores_gN.reshape(-1))
+    scores_C = scores_WgN.transpose(0, 1).reshape(-1)  # of group after group
+    usable_C = torch.isfinite(scores_C)
+    best_k = torch.where(usable_C, scores_C, -torch.inf).argsort(descending=True, stable=True)[:k]
+    best_k = best_k[usable_C[best_k]]
+    found = []
+    for group in range(rank, ranks * g, ranks):
+        (places,) = (best_k // N == group).nonzero(as_tuple=True)
+        found.append((best_k[places] % N, places))
+    return found

@@ -20,7 +20,8 @@ from .methods import Measured, Method
 @dataclass
 class Scored:
     """A group whose candidates went through the model. shortlist_N: positions among the drawn. scores_N: what the
-    method ranks by."""
+    method ranks by. aside: the recorded pass, where those of other groups follow before its picks are known.
+    """
 
     shortlist_N: np.ndarray
     inputs_NT: Tensor
@@ -28,13 +29,14 @@ class Scored:
     losses_N: Tensor
     measured: Measured
     scores_N: Tensor
+    aside: Any = None
 
     @property
     def fit_scores_N(self) -> Tensor:
         """NaN for a candidate whose loss is not finite."""
         return self.scores_N.masked_fill(~torch.isfinite(self.losses_N), torch.nan)
 
-    def choice(self, picks: Tensor) -> Choice:
+    def choice(self, picks: Tensor, order: Tensor | None = None) -> Choice:
         return Choice(
             self.shortlist_N,
             picks,
@@ -43,6 +45,7 @@ class Scored:
             interaction_of(self.measured.gram_NN, picks),
             self.measured.norms_N,
             score=self.scores_N,
+            order=order,
         )
 
 
@@ -91,10 +94,24 @@ class Passes:
         scores_N = self._method.score(losses_N, measured)
         return Scored(shortlist_N, inputs_NT, targets_NT, losses_N, measured, scores_N)
 
+    @property
+    def _assembles(self) -> bool:
+        """Whether a recorded pass gives the picks' gradient: it was whole, and it is kept."""
+        return self._method.passes == "recorded" and not (self._prefix or self.streams)
+
+    def set_aside(self, scored: Scored) -> Scored:
+        """The group scored last, to be trained on after others."""
+        if self._assembles:
+            scored.aside = self.recorder.set_aside()
+        return scored
+
     def train(self, scored: Scored, picks: Tensor, more: bool) -> None:
-        """Adds the gradient of the picks of the group scored last: assembled from its pass where that was recorded
-        whole and kept, else by a pass of their own. more: whether the step has further groups."""
-        if self._method.passes == "recorded" and not (self._prefix or self.streams):
+        """Adds the gradient of the picks of a group, of the one scored last unless it was set aside: assembled from its
+        pass, or by a pass of their own. more: whether the step has further groups."""
+        if self._assembles:
+            if scored.aside is not None:
+                self.recorder.take_up(scored.aside)
+                scored.aside = None
             self.recorder.add_gradient(picks, self._share, more=more and self.holds)
             self.recorder.release()
             return

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from .choice import Choice
 from .direction import Direction, RunningDirection, adam_preconditioned
+from .greedy import best_of_step
 from .methods import METHODS, Moment
-from .passes import Passes
+from .passes import Passes, Scored
 from .prefilters.auto import Auto
 from .prefilters.cascade import Prefilter, Ranking
 from .prefilters.need import SharedFilters, SharedRanking
@@ -124,27 +125,49 @@ class Selector:
             direction = self.method.steer(direction, self._optimizer, self._passes.recorder.scored_parameters())
             if direction is not None and (self._passes.holds or self.settings.direction.rank):
                 direction.gather()  # once for all groups; of one of low rank little is left to gather
-        choices = []
+        choices, waiting = [], []
         for group, tokens_nT1 in enumerate(tokens_gnT1):
             shortlist_N = self._shortlist(group, scores)
             pair = self._batch(tokens_nT1[shortlist_N])
             moment, more = Moment(step, self._lanes[group], self._seed, learning_rate), group + 1 < len(tokens_gnT1)
-            torch.manual_seed(np.random.default_rng((self._seed, step, moment.lane)).integers(2**63))  # of dropout
+            self._sow(moment.lane)
             if scores:
                 known_N = None if known_gn is None else known_gn[group, shortlist_N]
                 scored = self._passes.score(shortlist_N, *pair, direction, known_N)
+                if self.settings.pool == "step":
+                    waiting.append(self._passes.set_aside(scored))
+                    continue
                 choice = scored.choice(self.method.pick(scored.fit_scores_N, scored.measured, moment))
                 self._passes.train(scored, choice.picked, more)
             else:
                 losses_N = self._passes.train_on(*pair, more)
                 choice = Choice(shortlist_N, torch.arange(len(losses_N), device=losses_N.device), losses_N)
-            if self._ranking:
-                choice.predicted = self._ranking.predicted_gn[group]
-                choice.by_prediction = self.method.passes == "none" and self._ranking.trusted
             choices.append(choice)
+        choices += self._choose_together(waiting)
         self._passes.end()
+        if self._ranking:
+            for choice, predicted_n in zip(choices, self._ranking.predicted_gn, strict=True):
+                choice.predicted = predicted_n
+                choice.by_prediction = self.method.passes == "none" and self._ranking.trusted
         if scores and self.prefilter:
             self._to_send = features_gnF, choices
+        return choices
+
+    def _sow(self, lane: int) -> None:
+        """What the passes of a group draw at random, by dropout, is a function of (seed, step, lane)."""
+        torch.manual_seed(np.random.default_rng((self._seed, self._step, lane)).integers(2**63))
+
+    def _choose_together(self, waiting: list[Scored]) -> list[Choice]:
+        """The picks of groups, on all ranks, whose candidates compete with each other; and their gradient."""
+        if not waiting:
+            return []
+        fit_scores_gN = torch.stack([scored.fit_scores_N for scored in waiting])
+        choices = []
+        found = best_of_step(fit_scores_gN, self._groups * self.settings.picks)
+        for lane, scored, best in zip(self._lanes, waiting, found, strict=True):
+            choices.append(scored.choice(*best))
+            self._sow(lane)
+            self._passes.train(scored, choices[-1].picked, more=len(choices) < len(waiting))
         return choices
 
     def _rank(self, features_gnF: np.ndarray | None, step: int) -> Ranking | SharedRanking | None:

@@ -115,6 +115,8 @@ class Selection:
     """k: picks per group."""
     candidates: int = 16
     """N: candidates per group that the method chooses from."""
+    pool: Literal["group", "step"] = "group"
+    """Who compete for picks where steps are scored: a `group`'s N for k, or all N G of a `step` for k G."""
     direction: DirectionSettings = field(default_factory=DirectionSettings)
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
     interaction: InteractionSettings = field(default_factory=InteractionSettings)

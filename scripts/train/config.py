@@ -11,6 +11,8 @@ from model.settings import Model
 from pipeline.dataset.remote import Mirror, is_remote
 from selection.settings import Selection
 
+MOST_PICKS = 1 << 15  # whose places in one order the log's int16 can tell
+
 
 @dataclass(frozen=True)
 class Data:
@@ -105,6 +107,11 @@ class Config:
         self.selection.check()
         if train.groups % world_size:
             raise ValueError(f"train.groups ({train.groups}) must be a multiple of the number of ranks ({world_size})")
+        if self.selection.pool == "step" and train.groups * self.selection.picks > MOST_PICKS:
+            raise ValueError(
+                f"selection.pool step: train.groups x selection.picks is {train.groups * self.selection.picks}, and "
+                f"the log numbers at most {MOST_PICKS} picks of one step: choose pool group"
+            )
         if world_size % train.replicas:
             raise ValueError(f"train.replicas ({train.replicas}) must divide the number of ranks ({world_size})")
 

@@ -1,6 +1,7 @@
 """Why a sample was picked or left out: what it was offered against, every time.
 
-A candidate that was scored competed by its score with the others of its group that were; one that was not (a prefilter
+A candidate that was scored competed by its score with the others of its group that were, or, with `selection.pool` at
+"step", of all groups; one that was not (a prefilter
 dropped it, or picked in a step between scored ones) competed by what was predicted for it with all of its group.
 
 **Margin** of a candidate: its score, or prediction, less the bar it had to clear. For one that was rejected or dropped
@@ -28,7 +29,7 @@ _RANKED = """
             min(value) FILTER (is_pick) OVER rivals AS lowest,
             max(value) FILTER (NOT is_pick) OVER rivals AS highest
         FROM (SELECT *, CASE WHEN is_scored THEN score ELSE predicted END AS value FROM asked)
-        WINDOW whole AS (PARTITION BY step, "group"), rivals AS (PARTITION BY step, "group", is_scored))"""
+        WINDOW whole AS (PARTITION BY step, "group"), rivals AS (PARTITION BY step, arena, is_scored))"""
 
 _COLUMNS = 'step, "group", sample_id, pick, score, predicted, loss, rank_in_group, candidates, margin'
 _OF_SAMPLES = ("offered", "picked", "scored", "mean_score", "contribution")
@@ -42,15 +43,15 @@ def sample_history(log: OpenLog, sample_id: int) -> pa.Table:
     Raises ValueError if the log has no such sample.
     """
     table = log.ask(
-        f"""WITH met AS (SELECT DISTINCT step, "group" FROM rows_as_logged WHERE sample_id = $sample_id),
-        asked AS (SELECT * FROM candidates SEMI JOIN met USING (step, "group")),
+        f"""WITH met AS (SELECT DISTINCT step, arena FROM candidates WHERE sample_id = $sample_id),
+        asked AS (SELECT * FROM candidates SEMI JOIN met USING (step, arena)),
         ranked AS ({_RANKED}),
         winners AS (
-            SELECT step, "group",
+            SELECT step, arena,
                 list(sample_id ORDER BY coalesce(score, predicted), sample_id)[:3] AS nearest
-            FROM asked WHERE is_pick GROUP BY step, "group")
+            FROM asked WHERE is_pick GROUP BY step, arena)
         SELECT {_COLUMNS}, CASE WHEN is_pick THEN NULL ELSE nearest END AS lost_to
-        FROM ranked LEFT JOIN winners USING (step, "group")
+        FROM ranked LEFT JOIN winners USING (step, arena)
         WHERE sample_id = $sample_id ORDER BY step, "group" """,
         sample_id=sample_id,
     )

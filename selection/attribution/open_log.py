@@ -136,7 +136,9 @@ class OpenLog:
 
         `candidates` has the log's columns, of them `score` only where it is finite, and: is_pick, is_scored (whether
         the log has a score), step_scored (whether any of its step was), by_prediction (whether the scores of its step
-        are the predictions themselves, of all that were drawn), step_size (a), contribution, second_order.
+        are the predictions themselves, of all that were drawn), arena (whom it competed with: the number of its group,
+        -1 where all groups of the step competed, which then share one order of picks), step_size (a), contribution,
+        second_order.
         """
         return self._database.sql(query, params=parameters or None).to_arrow_table()
 
@@ -145,11 +147,14 @@ _VIEWS = """
 CREATE VIEW steps AS
     SELECT step, count(*) FILTER (pick >= 0) AS picks,
         bool_or(score IS NOT NULL) AS step_scored,
-        step_scored AND bool_and(score IS NOT DISTINCT FROM predicted) AS by_prediction
+        step_scored AND bool_and(score IS NOT DISTINCT FROM predicted) AS by_prediction,
+        count(DISTINCT pick) FILTER (pick >= 0) = count(*) FILTER (pick >= 0) AND count(DISTINCT "group") > 1
+            AS together
     FROM rows_as_logged GROUP BY step;
 CREATE VIEW candidates AS
     SELECT log.* REPLACE (CASE WHEN isfinite(log.score) THEN log.score END AS score),
         step_scored, by_prediction,
+        CASE WHEN together THEN -1 ELSE "group" END AS arena,
         pick >= 0 AS is_pick,
         log.score IS NOT NULL AS is_scored,
         learning_rate::DOUBLE / picks AS step_size,

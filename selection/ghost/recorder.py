@@ -201,6 +201,16 @@ class GhostRecorder:
         self._uses.clear()
         self._samples = 0
 
+    def set_aside(self) -> tuple[dict[str, list[Use]], int]:
+        """Gives the recorded pass out of hand, to be taken up again after others."""
+        aside = self._uses, self._samples
+        self._uses, self._samples = {}, 0
+        return aside
+
+    def take_up(self, aside: tuple[dict[str, list[Use]], int]) -> None:
+        """Has the pass again that `set_aside` gave."""
+        self._uses, self._samples = aside
+
     # Reading
 
     def _recorded(self) -> Iterator[tuple[str, list[Use]]]:

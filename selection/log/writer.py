@@ -66,17 +66,18 @@ class SelectionLog:
         predicted=None,
         score=None,
         by_prediction: bool = False,
+        order: Sequence[int] | None = None,
     ) -> None:
         """Add the N candidates of one group, in the order they were drawn.
 
         `sample_ids_N`: int64 array or tensor [N]; `picks`: positions in the group (0..N-1) in the order of
-        being picked. `measured`: positions [M] of those that came before the model, where not all did or in another
-        order; the others are logged as dropped, and of the quantities all but `predicted` are then of these M, in that
-        order. Every quantity is a float array or tensor [N], or None where it was not measured (null in the log).
-        by_prediction: the method ranked all N by `predicted`, which then is their score, and dropped none. Tensors on a
-        device are copied there and fetched at the next flush, so appending never waits for it. Raises ValueError on a
-        length that is not N (or M) or a step earlier than the last one; a pick that is no position, or comes twice, is
-        found at the flush.
+        being picked; `order`: their places in it, where other groups have a part in it. `measured`: positions [M] of
+        those that came before the model, where not all did or in another order; the others are logged as dropped, and
+        of the quantities all but `predicted` are then of these M, in that order. Every quantity is a float array or
+        tensor [N], or None where it was not measured (null in the log). by_prediction: the method ranked all N by
+        `predicted`, which then is their score, and dropped none. Tensors on a device are copied there and fetched at
+        the next flush, so appending never waits for it. Raises ValueError on a length that is not N (or M) or a step
+        earlier than the last one; a pick that is no position, or comes twice, is found at the flush.
         """
         if self._last_step is not None and step < self._last_step:
             raise ValueError(f"step {step} logged after step {self._last_step}: rows must be logged in step order")
@@ -98,8 +99,8 @@ class SelectionLog:
             self._last_step = step
         kept = {name: _keep(values) for name, values in quantities.items() if values is not None}
         places = None if measured is None else np.array(measured, dtype=np.int64)
-        ids, positions = _keep(sample_ids_N), _keep(picks)
-        self._pending.append(_Group(step, group, ids, positions, places, learning_rate, kept, by_prediction))
+        ids, positions, ordered = _keep(sample_ids_N), _keep(picks), None if order is None else _keep(order)
+        self._pending.append(_Group(step, group, ids, positions, ordered, places, learning_rate, kept, by_prediction))
 
     def flush(self) -> None:
         """Write every row appended so far. Does nothing when there is none that is not on disk."""
@@ -155,6 +156,7 @@ class _Group:
     group: int
     sample_ids: object
     picks: object
+    order: object
     measured: np.ndarray | None  # positions, where not all were
     learning_rate: float
     quantities: dict[str, object]
@@ -224,14 +226,18 @@ def _pick_column(group: _Group, size: int) -> np.ndarray:
     column = np.full(size, REJECTED if competed else DROPPED, dtype=np.int16)
     if not competed:
         column[group.measured] = REJECTED
-    picks = group.picks.cpu().numpy() if hasattr(group.picks, "detach") else group.picks.astype(np.int64)
+    picks = _whole_numbers(group.picks)
     if len(set(picks.tolist())) < len(picks) or (len(picks) and not 0 <= picks.min() <= picks.max() < size):
         raise ValueError(
             f"picks {picks.tolist()} of step {group.step}, group {group.group} are not distinct positions "
             f"among its {size} candidates"
         )
-    column[picks] = np.arange(len(picks))
+    column[picks] = np.arange(len(picks)) if group.order is None else _whole_numbers(group.order)
     return column
+
+
+def _whole_numbers(values) -> np.ndarray:
+    return values.cpu().numpy() if hasattr(values, "detach") else values.astype(np.int64)
 
 
 def _reaches(path: Path, step: int) -> bool:

@@ -10,7 +10,7 @@ from .method import AIMING, Measured, Method, Moment, best
 class TopK(Method):
     """The k highest first-order scores."""
 
-    aims, reads = True, AIMING
+    aims, reads = True, AIMING | {"pool"}
     ranks_by = "the first-order score <g_i, v>"
 
     def measure(self, recorder: GhostRecorder, direction: Direction | None) -> Measured:

@@ -15,7 +15,7 @@ class Momentum(TopK):
     is no moment, all scores are 0, and the first k candidates are taken, a plain draw.
     """
 
-    aims, reads = False, RECORDING
+    aims, reads = False, RECORDING | {"pool"}
     ranks_by = "the inner product of its gradient and AdamW's first moment"
 
     def steer(

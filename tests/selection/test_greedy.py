@@ -3,7 +3,8 @@ import itertools
 import pytest
 import torch
 
-from selection.greedy import greedy_select
+from selection.greedy import best_of_step, greedy_select
+from tests.helpers.ranks import on_ranks
 
 
 def utility(chosen, scores_N, gram_NN, a, c):
@@ -77,3 +78,28 @@ def test_greedy_is_close_to_the_best_set():
         picks, _ = greedy_select(scores_N, gram_NN, 3, step_size=0.05)
         best = max(utility(list(s), scores_N, gram_NN, 0.05, 1.0) for s in itertools.combinations(range(8), 3))
         assert utility(picks.tolist(), scores_N, gram_NN, 0.05, 1.0) >= 0.95 * best
+
+
+SCORES_GN = torch.tensor([[1.0, 5.0, 5.0], [torch.nan, 5.0, 0.0], [-1.0, torch.inf, 4.0], [4.0, -2.0, 3.0]])
+
+
+def _best_on(world, k):
+    return best_of_step(SCORES_GN[world.rank :: world.size], k)
+
+
+@pytest.mark.parametrize(
+    ("k", "expected"),
+    [
+        (5, [[1, 2], [1], [2], [0]]),  # equal scores in the order of groups and positions
+        (12, [[1, 2, 0], [1, 2], [2, 0], [0, 2, 1]]),  # all that are finite
+    ],
+)
+def test_the_best_of_a_step_are_the_same_on_however_many_ranks(k, expected):
+    finite = [(float(-SCORES_GN[g, i]), g, i) for g in range(4) for i in range(3) if SCORES_GN[g, i].isfinite()]
+    order = [pair for _, *pair in sorted(finite)[:k]]
+    for size in (1, 2, 4):
+        ranks = on_ranks(size, _best_on, k)
+        for group in range(4):
+            picks, places = ranks[group % size][group // size]
+            assert picks.tolist() == expected[group]
+            assert [order[place] for place in places.tolist()] == [[group, pick] for pick in picks.tolist()]

@@ -76,6 +76,28 @@ def test_scores_picks_and_gradient_equal_autograd(method, memory):
         assert close(assembled[name], parameter.grad), name
 
 
+@pytest.mark.parametrize("method", ["topk", "bottomk"])
+@pytest.mark.parametrize("memory", ["kept", "streamed"])
+def test_groups_of_a_step_compete_where_the_pool_is_the_step(method, memory):
+    chosen = settings(method, pool="step", scoring__memory=memory)
+    selector, model, _ = build(chosen)
+    tokens_GnT1, features_GnF = drawn(chosen, 0)
+    expected_C = torch.cat([expected_scores(method, model, batch(tokens_NT1)) for tokens_NT1 in tokens_GnT1])
+    best = (-expected_C).argsort(stable=True)[: GROUPS * K].tolist()
+    choices = selector.choose(0, tokens_GnT1, features_GnF, RATE)
+    order = {}
+    for group, choice in enumerate(choices):
+        order |= dict(zip(choice.order.tolist(), (group * N + choice.picks).tolist(), strict=True))
+    assert [order[place] for place in range(GROUPS * K)] == best
+    assert len(choices[0].picks) != K  # else the groups might have chosen by themselves
+    assembled = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    tokens_CT1 = tokens_GnT1.flatten(0, 1)
+    (model(*batch(tokens_CT1[best])).sum() / (GROUPS * K)).backward()
+    for name, parameter in model.named_parameters():
+        assert close(assembled[name], parameter.grad), name
+
+
 def test_interactions_and_norms_equal_autograd():
     chosen = settings("greats", interaction__curvature=100.0)
     selector, model, _ = build(chosen)

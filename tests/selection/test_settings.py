@@ -15,6 +15,7 @@ OTHER = {
     "method": "",  # given by every pair itself
     "picks": 3,
     "candidates": 9,
+    "pool": "step",
     "direction.samples": 2,
     "direction.rank": 2,
     "direction.decay": 0.5,

@@ -27,6 +27,8 @@ ARMS = {
     "topk, rank 3": {"direction.rank": 3, "direction.decay": 0.5},
     "topk, narrow": {"direction.rank": 1, "direction.decay": 0.5},
     "topk, prefix": {"scoring.prefix": 4},
+    "topk, pool": {"pool": "step"},
+    "topk, pool, prefix": {"pool": "step", "scoring.prefix": 4},
     "greats": {"scoring.parameters": "blocks", "interaction.curvature": 100.0},
     "opus": {},
     "momentum": {},

@@ -149,6 +149,20 @@ def test_what_watches_losses_chooses_the_same_on_one_and_two_ranks(dataset, tmp_
                 assert ours == pytest.approx(theirs, rel=1e-9)
 
 
+def test_the_picks_of_a_step_are_logged_in_one_order_where_its_groups_compete(dataset, tmp_path):
+    pooled = {"selection__method": "topk", "selection__pool": "step", "train__dtype": "float64"}
+    folder = run(dataset, tmp_path / "one", **pooled)
+    rows = read_log(folder / "selection").to_pylist()
+    for step in range(6):
+        ranked = sorted((row for row in rows if row["step"] == step), key=lambda row: -row["score"])
+        assert [row["pick"] for row in ranked] == [*range(8), *[-1] * 16]
+    assert len({row["group"] for row in rows if row["step"] == 0 and row["pick"] >= 0}) > 1
+    both = run_on_two_ranks(dataset, tmp_path / "two", **pooled)
+    assert log_rows(folder, *IDENTITY) == log_rows(both, *IDENTITY)
+    for ours, theirs in zip(measured(folder, *LOSSES), measured(both, *LOSSES), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-9)
+
+
 # Hybrid sharding: four processes as two replicas of two.
 STEPS = {"train__steps": 10, "train__dtype": "float64", "selection__method": "topk"}
 RUNNING = {"selection__direction__rank": 4, "selection__direction__decay": 0.5}

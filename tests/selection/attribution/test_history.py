@@ -46,6 +46,20 @@ def test_in_a_step_that_a_prefilter_picked_in_its_predictions_are_compared(tmp_p
         assert (summary["scored"], summary["picks_unscored"], summary["picks_unknown"]) == (0, 1, 1)
 
 
+def test_where_the_groups_of_a_step_compete_the_bar_is_that_of_the_step(tmp_path):
+    """Group 1 has no pick of its own: what its candidates lost to was picked in group 0."""
+    log, rate = SelectionLog(tmp_path, rank=0), {"learning_rate": 1.0}
+    log.append(0, 0, [4, 5, 6], [2, 0, 1], **rate, score=np.array([7.0, 5.0, 9.0]), order=[0, 1, 2])
+    log.append(0, 1, [7, 8, 9], [], **rate, score=np.array([1.0, 4.0, -1.0]), order=[])
+    log.close()
+    with OpenLog(tmp_path) as opened:
+        rows = {row["sample_id"]: row for row in step_contents(opened, 0).to_pylist()}
+        assert [rows[i]["pick"] for i in range(4, 10)] == [1, 2, 0, -1, -1, -1]
+        assert [rows[i]["margin"] for i in range(4, 10)] == [3.0, 1.0, 5.0, -4.0, -1.0, -6.0]
+        assert [rows[i]["rank_in_group"] for i in range(4, 10)] == [2, 3, 1, 5, 4, 6]
+        assert sample_history(opened, 8)["lost_to"].to_pylist() == [[5, 4, 6]]
+
+
 def test_what_was_in_a_step(rows):
     log, plain = rows
     table = step_contents(log, 12).to_pylist()

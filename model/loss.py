@@ -84,6 +84,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             torch.gather(logits_MV, 1, target_M1[part], out=target_logit_M1[part])
             torch.amax(logits_MV, 1, out=highest_M[part])
             softmax_MV = logits_MV.softmax(1)
+            del logits_MV
             torch.amax(softmax_MV, 1, out=likeliest_M[part])
             if needs_hidden or needs_weight:
                 difference_MV = softmax_MV.scatter_add_(1, target_M1[part], minus_M1[part])
@@ -92,6 +93,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 torch.mm(gradient_MV, weight_VD, out=grad_hidden_MD[part])
             if needs_weight:
                 grad_weight_VD = _add_product(grad_weight_VD, gradient_MV.T, hidden_MD[part], wide)
+            softmax_MV = difference_MV = gradient_MV = None  # before the next part's logits are made
         if needs_weight and grad_weight_VD is None:
             grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide)
 

@@ -57,11 +57,15 @@ class World:
 
     @property
     def memory(self) -> int:
-        """Bytes that this rank's device has, or its share of the machine's."""
+        """Bytes that a rank's device has, or its share of the machine's: the least of all ranks, which all ask."""
         if self.device.type == "cuda":
-            return torch.cuda.get_device_properties(self.device).total_memory
-        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return machine // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+            size = torch.cuda.get_device_properties(self.device).total_memory
+        else:
+            machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            size = machine // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        least = torch.tensor(size, device=self.device)
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        return int(least)
 
     def leave(self) -> None:
         dist.destroy_process_group()

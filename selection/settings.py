@@ -39,8 +39,9 @@ class ScoringSettings:
     """Parameters that count in the scores; `blocks` leaves embeddings and output head out."""
     prefix: int = 0
     """Tokens of a candidate that are scored, the picks then being trained on whole; 0 scores all."""
-    memory: Literal["kept", "streamed"] = "kept"
-    """`kept` assembles the picks' gradient from the pass; `streamed` keeps nothing of it: picks have their own pass."""
+    memory: Literal["auto", "kept", "streamed"] = "auto"
+    """`kept` assembles the picks' gradient from the pass; `streamed` keeps nothing of it, and the picks have their own
+    pass; `auto` streams where scripts.train expects a kept pass not to fit the device."""
 
 
 @dataclass(frozen=True)

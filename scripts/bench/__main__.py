@@ -6,12 +6,13 @@ python -m scripts.bench step                              # costs of every mode,
 python -m scripts.bench step --run runs/stages            # and their fidelity on that run's checkpoints
 python -m scripts.bench step --json > step.json
 python -m scripts.bench scale --ranks 8 1024              # what travels and what memory it takes, on ranks not there
+python -m scripts.bench memory                            # its estimate beside what a step takes
 python -m scripts.bench predictor --run runs/scored       # the predictor, its rivals and their ceiling on that run
 python -m scripts.bench criterion --run runs/stages       # what batches do over 1, 8 and 24 steps from its checkpoints
 python -m scripts.bench log                               # what the selection log costs
 python -m scripts.bench loader                            # what reading the data costs, beside other loaders
 python -m scripts.bench prepare --text corpus.jsonl.gz    # what preparing it costs, beside others
-python -m scripts.bench {step,scale,predictor,criterion,log,loader,prepare} --help
+python -m scripts.bench {step,scale,memory,predictor,criterion,log,loader,prepare} --help
 """
 
 import sys
@@ -20,6 +21,7 @@ from importlib import import_module
 BENCHMARKS = {  # and the module of each in scripts.bench
     "step": "steps.step",
     "scale": "scale.scale",
+    "memory": "scale.memory",
     "predictor": "checkpoints.predictor",
     "criterion": "checkpoints.criterion",
     "log": "data.log",

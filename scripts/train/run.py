@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from model import build, checkpoint
+from model.gpt2 import GPT2
+from model.loss import chunks
 from model.optimizer import build_adamw
 from model.sharding import DTYPES, fits_whole
 from model.world import World
@@ -24,6 +26,7 @@ from scripts.train.held_out import HeldOut
 from scripts.train.prior import known_features
 from scripts.train.record import read_run
 from scripts.train.run_folder import RunFolder
+from selection.ghost.footprint import Footprint
 from selection.log import SelectionLog
 from selection.methods import METHODS
 from selection.prefilters.auto import Auto
@@ -32,6 +35,9 @@ from selection.prefilters.cascade import Prefilter
 from selection.prefilters.need import SharedFilters
 from selection.prefilters.ngrams import ngram_features
 from selection.selector import Selector
+from selection.settings import Selection, replaced
+
+SHARE = 0.9  # of a device's memory, that a step may be expected to take
 
 
 def build_model(config: Config, manifest: Manifest, world: World) -> nn.Module:
@@ -83,6 +89,32 @@ def load_weights_of(folder: Path, config: Config, manifest: Manifest, model: nn.
     checkpoint.load_weights(newest, model)
 
 
+def expected_bytes(config: Config, model: nn.Module, T: int, world: World) -> int:
+    """What a scored step takes on a rank where the recorded pass is kept: see selection.ghost.footprint."""
+    chosen, dtype = config.selection, DTYPES[config.train.dtype]
+    tokens, V = chosen.candidates * T, max(p.shape[0] for p in model.parameters() if p.dim() == 2)
+    if isinstance(model, GPT2) or model.fused:
+        tokens = chunks(tokens, V, world.device)[0].stop
+    shape = {"tokens": T, "number": dtype.itemsize, "logits": tokens * V, "recomputed": config.model.recompute}
+    footprint = Footprint(model, ranks=world.mesh["shard"].size(), **shape)
+    given = chosen.candidates, chosen.picks, chosen.scoring.prefix, chosen.direction.rank == 0
+    return footprint.kept(*given, gram=chosen.method in ("greats", "opus"))
+
+
+def with_memory_decided(config: Config, model: nn.Module, T: int, world: World) -> Selection:
+    """The settings of selection, with `auto` of scoring.memory decided; all ranks call it."""
+    chosen = config.selection
+    if chosen.scoring.memory != "auto" or METHODS[chosen.method].passes != "recorded":
+        return chosen
+    expected, memory = expected_bytes(config, model, T, world), world.memory
+    if expected <= SHARE * memory:
+        return replaced(chosen, "scoring.memory", "kept")
+    if world.leads:
+        why = f"to keep what a pass records takes about {expected / 2**30:.1f} GiB of {memory / 2**30:.1f} a rank"
+        print(f"scores are streamed: {why}", file=sys.stderr, flush=True)
+    return replaced(chosen, "scoring.memory", "streamed")
+
+
 class Run:
     """What one rank of a run holds, built or resumed from its configuration."""
 
@@ -108,7 +140,7 @@ class Run:
         self.optimizer = build_adamw(self.model, config.train.learning_rate, config.train.weight_decay)
         self.targets = evaluation_samples(self.manifest, "target", chosen.direction.targets or sys.maxsize)
         self.selector = Selector(
-            chosen,
+            with_memory_decided(config, self.model, self.manifest.sequence_length, world),
             self.model,
             self.optimizer,
             groups=config.train.groups,

@@ -199,7 +199,7 @@ class GhostRecorder:
     def release(self) -> None:
         """Forgets the recorded pass and frees its memory."""
         self._uses.clear()
-        self._samples = 0
+        self._samples, self.answer = 0, None
 
     def set_aside(self) -> tuple[dict[str, list[Use]], int]:
         """Gives the recorded pass out of hand, to be taken up again after others."""

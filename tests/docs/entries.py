@@ -153,6 +153,7 @@ NOT_RUN = {
         "bench loader --rounds": MINUTES,
         "bench loader --run": MINUTES,
         "bench prepare": MINUTES,
+        "bench memory": MINUTES,
         "bench scale --ranks": MINUTES,
         "--arms regular --picks 16": MINUTES,
         "--arms amortised --picks 8": MINUTES,

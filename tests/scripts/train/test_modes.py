@@ -20,6 +20,7 @@ MODES = [
         "selection__method": "topk",
     },
     {"selection__scoring__prefix": 8, "selection__scoring__parameters": "blocks"},
+    {"selection__scoring__memory": "streamed", "selection__direction__rank": 2},
     {"selection__interaction__sketch": 4},
     {"selection__amortise__every": 4, "selection__amortise__drawn": 12},
     {**DRAWN, "selection__amortise__by": "importance", "selection__direction__targets": 7},
@@ -49,6 +50,18 @@ def test_every_mode_chooses_in_its_own_way_and_resumes_exactly(dataset, tmp_path
     run(dataset, cut, train__resume="yes", **mode)
     assert measured(whole, *LOSSES) == measured(cut, *LOSSES)
     assert read_log(whole / "selection").equals(read_log(cut / "selection"))
+
+
+def test_a_run_streams_where_what_it_would_keep_does_not_fit(dataset, tmp_path, monkeypatch, capfd):
+    """And picks the same. The device is said to have a megabyte."""
+    kept = run(dataset, tmp_path / "kept", train__dtype="float64")
+    assert "streamed" not in capfd.readouterr().err
+    monkeypatch.setattr("model.world.World.memory", 1e6)
+    short = run(dataset, tmp_path / "short", train__dtype="float64")
+    said = "scores are streamed: to keep what a pass records takes about 0.0 GiB of 0.0 a rank"
+    assert said in capfd.readouterr().err
+    assert log_rows(short, "sample_id", "pick") == log_rows(kept, "sample_id", "pick")
+    assert np.allclose(measured(short, *LOSSES), measured(kept, *LOSSES), rtol=1e-9)
 
 
 def test_a_cascade_logs_the_fate_of_all_that_were_drawn(dataset, tmp_path):

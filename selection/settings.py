@@ -116,7 +116,7 @@ class Selection:
     """k: picks per group."""
     candidates: int = 16
     """N: candidates per group that the method chooses from."""
-    pool: Literal["group", "step"] = "group"
+    pool: Literal["group", "step"] = field(default="group", kw_only=True)
     """Who compete for picks where steps are scored: a `group`'s N for k, or all N G of a `step` for k G."""
     direction: DirectionSettings = field(default_factory=DirectionSettings)
     scoring: ScoringSettings = field(default_factory=ScoringSettings)

@@ -185,7 +185,11 @@ def test_every_benchmark_has_its_command():
 PROMISES = {
     "Exact resume.": ["test_killed_at_any_moment", "test_a_killed_run_goes_on_as_if_nothing"],
     "Restarts.": ["test_torchrun_restarts"],
-    "Other world sizes.": ["test_a_run_goes_on_at_another_world_size", "test_one_and_two_ranks_choose_the_same"],
+    "Other world sizes.": [
+        "test_a_run_goes_on_at_another_world_size",
+        "test_one_and_two_ranks_choose_the_same",
+        "test_two_replicas_of_two_train_as_one_process_and_go_on",
+    ],
     "A sample is drawn at most once an epoch": ["test_stream_properties"],
     "Another dataset or other settings are refused": [
         "test_a_resume_with_other_settings_names_them",

@@ -1,6 +1,6 @@
 """What the recorder and the passes of a step owe to FSDP2, and ask of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,12 @@ from ..direction.buckets import sum_over_ranks
 def fsdp_modules(model: nn.Module) -> list[FSDPModule]:
     """In one order on every rank."""
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+def _own(module: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters that FSDP2 gathers with a module: not those of modules in it that it gathers by themselves."""
+    inner = {m for other in fsdp_modules(module) if other is not module for m in other.modules()}
+    return (p for m in module.modules() if m not in inner for p in m.parameters(recurse=False))
 
 
 class Parameters:
@@ -44,8 +50,10 @@ class Parameters:
     def tell(self) -> None:
         untold = [module for module in fsdp_modules(self._model) if module not in self._told]
         for module in untold:
-            module.unshard()
-            module.reshard()
+            sharded = any(isinstance(p, DTensor) for p in _own(module))
+            module.unshard()  # where it is gathered still, nothing is sent
+            if sharded:
+                module.reshard()
         self._told.update(untold)
 
     def untell(self) -> None:

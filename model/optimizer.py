@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def build_adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
@@ -14,6 +14,16 @@ def build_adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> 
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+
+
+def step_unless(optimizer: torch.optim.Optimizer, unfit: Tensor) -> None:
+    """An optimizer step, which on the device changes nothing, no moment either, where the scalar `unfit` is not 0.
+
+    The host need not know: a fused optimizer looks at `found_inf` itself, as for torch.amp.GradScaler.
+    """
+    optimizer.found_inf = unfit.float()
+    optimizer.step()
+    del optimizer.found_inf
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

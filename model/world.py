@@ -67,6 +67,10 @@ class World:
         dist.all_reduce(least, op=dist.ReduceOp.MIN)
         return int(least)
 
+    def sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the host on this rank's device; the host does not wait for it to arrive there."""
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
+
     def leave(self) -> None:
         dist.destroy_process_group()
 

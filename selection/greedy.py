@@ -13,28 +13,31 @@ def greedy_select(
     The utility of a set S is a sum_S <g_i, v> - (a^2 c / 2) sum_SS <g_i, g_j>, with a = eta / k and the Hessian
     read as c times the identity (Wang et al., "GREATS", NeurIPS 2024, section 4.1, without its self term).
     Picking j lowers every other gain_i by a^2 c <g_i, g_j>. Ties go to the lower position; a candidate whose score
-    is not finite is never picked.
+    is not finite is never picked. All on the device: the host need not know what was picked.
 
     scores_N: <g_i, v>. gram_NN: <g_i, g_j>, or None for no interaction (top-k). step_size: a.
-    Returns (picks [k] int64 in the order of being picked, their gains [k] at that moment, in units of loss).
-    ValueError if fewer than k candidates have a finite score.
+    Returns (picks [k] int64 in the order of being picked, their gains [k] at that moment, in units of loss). Where
+    fewer than k candidates have a finite score the last picks are -1, and their gains -inf. ValueError where k > N.
     """
+    if k > len(scores_N):
+        raise ValueError(f"cannot pick {k} of {len(scores_N)} candidates")
     usable_N = torch.isfinite(scores_N)
-    if gram_NN is not None:
+    if gram_NN is None:
+        gains_N, order_N = torch.where(usable_N, step_size * scores_N, -torch.inf).sort(descending=True, stable=True)
+        picks_k, gains_k = order_N[:k], gains_N[:k]
+    else:
         usable_N &= torch.isfinite(gram_NN.diagonal())
-    if k > int(usable_N.sum()):
-        raise ValueError(f"cannot pick {k} of {len(scores_N)} candidates: {int(usable_N.sum())} have finite scores")
-    gains_N = torch.where(usable_N, step_size * scores_N, -torch.inf)
-    picks, gains = [], []
-    for _ in range(k):
-        pick = gains_N.argmax()
-        picks.append(pick)
-        gains.append(gains_N[pick])
-        if gram_NN is not None:
-            interaction_N = step_size**2 * curvature * gram_NN[pick]
-            gains_N = torch.where(usable_N, gains_N - interaction_N, -torch.inf)
-        gains_N = gains_N.index_fill(0, pick, -torch.inf)
-    return torch.stack(picks), torch.stack(gains)
+        gains_N = torch.where(usable_N, step_size * scores_N, -torch.inf)
+        picks, gains = [], []
+        for _ in range(k):
+            gain_1, pick_1 = gains_N.max(dim=0, keepdim=True)
+            picks.append(pick_1)
+            gains.append(gain_1)
+            interaction_N = step_size**2 * curvature * gram_NN.index_select(0, pick_1)[0]
+            gains_N = torch.where(gains_N > -torch.inf, gains_N - interaction_N, -torch.inf)
+            gains_N = gains_N.index_fill(0, pick_1, -torch.inf)
+        picks_k, gains_k = torch.cat(picks), torch.cat(gains)
+    return picks_k.masked_fill(gains_k == -torch.inf, -1), gains_k
 
 
 def best_of_step(scores_gN: Tensor, k: int) -> list[tuple[Tensor, Tensor]]:

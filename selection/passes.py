@@ -90,7 +90,7 @@ class Passes:
         run = self._record if recorded else self._look
         losses_N, measured = run(inputs_NT[:, seen], targets_NT[:, seen], direction)
         if known_N is not None:
-            measured.known_N = torch.from_numpy(known_N).to(losses_N)
+            measured.known_N = torch.from_numpy(known_N).to(losses_N, non_blocking=True)
         scores_N = self._method.score(losses_N, measured)
         return Scored(shortlist_N, inputs_NT, targets_NT, losses_N, measured, scores_N)
 
@@ -117,7 +117,10 @@ class Passes:
             return
         if self._method.passes == "recorded":
             self.recorder.release()
-        self.train_on(scored.inputs_NT[picks], scored.targets_NT[picks], more)
+        # In the place of a pick that could not be made, tokens that are finite for any model, without a target.
+        none_k1 = (picks < 0)[:, None]
+        inputs_kT, targets_kT = scored.inputs_NT[picks], scored.targets_NT[picks]
+        self.train_on(inputs_kT.masked_fill(none_k1, 0), targets_kT.masked_fill(none_k1, -1), more)
 
     def train_on(self, inputs_NT: Tensor, targets_NT: Tensor, more: bool) -> Tensor:
         """An ordinary pass; the losses [N]."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .choice import Choice
 from .direction import Direction, RunningDirection, adam_preconditioned
 from .greedy import best_of_step
+from .log.arriving import Arriving
 from .methods import METHODS, Moment
 from .passes import Passes, Scored
 from .prefilters.auto import Auto
@@ -228,7 +229,7 @@ class Selector:
         self.prefilter.send(
             np.stack([features_nF[N] for features_nF, N in zip(features_gnF, places, strict=True)]),
             np.stack([choice.predicted[N] for choice, N in zip(choices, places, strict=True)]),
-            torch.stack([choice.score for choice in choices]).cpu().numpy(),
+            Arriving(torch.stack([choice.score for choice in choices])),
         )
 
     def state_dict(self) -> dict:

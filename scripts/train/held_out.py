@@ -41,7 +41,7 @@ class HeldOut:
         tokens_nT1 = trimmed(self._reader.marked(filled), self._manifest)
         inputs_nT, targets_nT = inputs_and_targets(tokens_nT1, self._manifest)
         targets_nT[len(mine) :] = -1
-        return inputs_nT.to(self._world.device), targets_nT.to(self._world.device)
+        return self._world.sent(inputs_nT), self._world.sent(targets_nT)
 
     def losses(self, model: nn.Module, samples: Sequence[int]) -> np.ndarray:
         """The loss of each of `samples`, float64 [len(samples)], the same on every rank; one pass over all of them."""

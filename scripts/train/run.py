@@ -183,7 +183,7 @@ class Run:
         return build_prefilter(self.config.selection, *known, groups=self.config.train.groups)
 
     def _batch(self, tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
-        return inputs_and_targets(trimmed(tokens_NT1, self.manifest).to(self.world.device), self.manifest)
+        return inputs_and_targets(self.world.sent(trimmed(tokens_NT1, self.manifest)), self.manifest)
 
     def known_of(self, sample_ids_Gn: Tensor) -> np.ndarray | None:
         """What the method is told of these candidates beforehand, float32 [G, n]."""

@@ -29,10 +29,10 @@ class LowRank:
 
 
 @functools.cache
-def seeded_normal(name: str, rows: int, columns: int) -> Tensor:
-    """Standard normal numbers [rows, columns], a function of the name and so the same on every rank."""
+def seeded_normal(name: str, rows: int, columns: int, device: torch.device) -> Tensor:
+    """Standard normal numbers [rows, columns], a function of name and shape: the same on every rank, and made once."""
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
-    return torch.randn(rows, columns, generator=generator)
+    return torch.randn(rows, columns, generator=generator).to(device, non_blocking=True)
 
 
 def find_ranges(blocks: dict[str, Tensor], rank: int) -> dict[str, LowRank]:
@@ -45,15 +45,27 @@ def find_ranges(blocks: dict[str, Tensor], rank: int) -> dict[str, LowRank]:
         return {}
     local = {name: _local(block) for name, block in blocks.items()}
     start = {
-        name: _local(_laid_out_like(block, seeded_normal(name, len(block), rank))) for name, block in blocks.items()
+        name: _local(_laid_out_like(block, seeded_normal("start", len(block), rank, block.device)))
+        for name, block in blocks.items()
     }
     basis = {name: rows.T @ start[name].to(rows) for name, rows in local.items()}
     for iteration in range(1, POWER_ITERATIONS + 1):
-        basis = {name: torch.linalg.qr(part).Q for name, part in _summed(basis, next(iter(blocks.values()))).items()}
+        basis = _orthonormal(_summed(basis, next(iter(blocks.values()))))
         if iteration < POWER_ITERATIONS:
             basis = {name: rows.T @ (rows @ basis[name]) for name, rows in local.items()}
     left = gathered({name: _rows_of(block, local[name] @ basis[name]) for name, block in blocks.items()})
     return {name: LowRank(left[name], basis[name]) for name in blocks}
+
+
+def _orthonormal(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An orthonormal basis of every part's columns; parts of one shape in one call."""
+    shapes: dict[torch.Size, list[str]] = {}
+    for name, part in parts.items():
+        shapes.setdefault(part.shape, []).append(name)
+    found = {}
+    for names in shapes.values():
+        found |= zip(names, torch.linalg.qr(torch.stack([parts[name] for name in names])).Q, strict=True)
+    return found
 
 
 def _local(tensor: Tensor) -> Tensor:
@@ -64,7 +76,6 @@ def _laid_out_like(block: Tensor, tensor: Tensor) -> Tensor:
     """A tensor that every rank holds whole, sharded by rows as `block` is; nothing is sent."""
     if not hasattr(block, "placements"):
         return tensor
-    tensor = tensor.to(block.device)
     return distribute_tensor(tensor, block.device_mesh, block.placements, src_data_rank=None)
 
 

@@ -23,7 +23,7 @@ def adam_divisors(optimizer: torch.optim.Optimizer, parameters: dict) -> Directi
         state, group = _state(optimizer, parameter)
         if not state:
             return None
-        correction = 1 - group["betas"][1] ** float(state["step"])
+        correction = _correction(group["betas"][1], state["step"])
         divisors[name] = (state["exp_avg_sq"] / correction).sqrt_() + group["eps"]
     return Direction(divisors)
 
@@ -34,10 +34,15 @@ def adam_momentum(optimizer: torch.optim.Optimizer, parameters: dict) -> Directi
     for name, parameter in parameters.items():
         state, group = _state(optimizer, parameter)
         if state:
-            moments[name] = state["exp_avg"] / (1 - group["betas"][0] ** float(state["step"]))
+            moments[name] = state["exp_avg"] / _correction(group["betas"][0], state["step"])
         else:
             moments[name] = torch.zeros_like(parameter.detach())
     return Direction(moments)
+
+
+def _correction(beta: float, step: Tensor) -> Tensor:
+    """1 - beta^step, a scalar on the device that counts the steps; before the first one hardly above 0."""
+    return (1 - beta ** step.double()).clamp(min=1e-12)
 
 
 def _state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> tuple[dict, dict]:

@@ -51,8 +51,8 @@ def sketched_gram(name: str, uses: list[Use], size: int) -> Tensor:
     if isinstance(uses[0], PerSample):
         return gram_of(uses)
     factor = uses[0].factor
-    left_os = seeded_normal(f"{name} rows", uses[0].rows, size).to(factor) / size**0.5
-    right_is = seeded_normal(f"{name} columns", uses[0].row_size, size).to(factor) / size**0.5
+    left_os = seeded_normal(f"{name} rows", uses[0].rows, size, factor.device).to(factor) / size**0.5
+    right_is = seeded_normal(f"{name} columns", uses[0].row_size, size, factor.device).to(factor) / size**0.5
     sketches_NS = sum(use.sketch(left_os, right_is).flatten(1) for use in uses)
     return sketches_NS @ sketches_NS.T
 

@@ -71,13 +71,13 @@ class SelectionLog:
         """Add the N candidates of one group, in the order they were drawn.
 
         `sample_ids_N`: int64 array or tensor [N]; `picks`: positions in the group (0..N-1) in the order of
-        being picked; `order`: their places in it, where other groups have a part in it. `measured`: positions [M] of
-        those that came before the model, where not all did or in another order; the others are logged as dropped, and
-        of the quantities all but `predicted` are then of these M, in that order. Every quantity is a float array or
-        tensor [N], or None where it was not measured (null in the log). by_prediction: the method ranked all N by
-        `predicted`, which then is their score, and dropped none. Tensors on a device are copied there and fetched at
-        the next flush, so appending never waits for it. Raises ValueError on a length that is not N (or M) or a step
-        earlier than the last one; a pick that is no position, or comes twice, is found at the flush.
+        being picked, -1 for one that could not be made; `order`: their places in it, where other groups have a part in
+        it. `measured`: positions [M] of those that came before the model, where not all did or in another order; the
+        others are logged as dropped, and of the quantities all but `predicted` are then of these M, in that order. Every
+        quantity is a float array or tensor [N], or None where it was not measured (null in the log). by_prediction: the
+        method ranked all N by `predicted`, which then is their score, and dropped none. Tensors on a device are on their
+        way from now on, so appending never waits for it, and a flush hardly. Raises ValueError on a length that is not N
+        (or M) or a step earlier than the last one; a pick that is no position, or comes twice, is found at the flush.
         """
         if self._last_step is not None and step < self._last_step:
             raise ValueError(f"step {step} logged after step {self._last_step}: rows must be logged in step order")
@@ -164,24 +164,28 @@ class _Group:
 
 
 def _keep(values):
-    """A private copy on the device the values are on: the caller may reuse its buffers."""
-    if hasattr(values, "detach"):
-        return values.detach().clone()
-    return np.array(values)
+    """A private copy: the caller may reuse its buffers."""
+    if not hasattr(values, "detach"):
+        return np.array(values)
+    from .arriving import Arriving  # only where tensors are logged: a reader of the log need not load torch
+
+    return Arriving(values)
 
 
 def _to_numpy(parts: list) -> np.ndarray:
-    """One array of all parts; tensors are joined on their device, so as to cross to the host in one copy."""
-    if not hasattr(parts[0], "detach"):
-        return np.concatenate(parts)
-    import torch  # only where tensors were logged: a reader of the log need not load torch
+    """One array of all parts."""
+    return np.concatenate([_on_host(part) for part in parts])
 
-    joined = torch.cat(parts)
-    return (joined.float() if joined.is_floating_point() else joined).cpu().numpy()
+
+def _on_host(part) -> np.ndarray:
+    if isinstance(part, np.ndarray):
+        return part
+    values = part.values()
+    return (values.float() if values.is_floating_point() else values).numpy()
 
 
 def _to_table(groups: list[_Group], rank: int) -> pa.Table:
-    sizes = [len(group.sample_ids) for group in groups]
+    sizes = [group.sample_ids.shape[0] for group in groups]
 
     def repeat(values, dtype):
         return np.repeat(np.array(values, dtype=dtype), sizes)
@@ -218,7 +222,7 @@ def _source(group: _Group, name: str) -> str:
 def _positions(group: _Group, name: str) -> np.ndarray:
     """The positions in its group that a quantity is of."""
     everything = name == "predicted" or group.measured is None
-    return np.arange(len(group.sample_ids)) if everything else group.measured
+    return np.arange(group.sample_ids.shape[0]) if everything else group.measured
 
 
 def _pick_column(group: _Group, size: int) -> np.ndarray:
@@ -226,18 +230,15 @@ def _pick_column(group: _Group, size: int) -> np.ndarray:
     column = np.full(size, REJECTED if competed else DROPPED, dtype=np.int16)
     if not competed:
         column[group.measured] = REJECTED
-    picks = _whole_numbers(group.picks)
+    picks = _on_host(group.picks).astype(np.int64)
+    picks = picks[picks != -1]
     if len(set(picks.tolist())) < len(picks) or (len(picks) and not 0 <= picks.min() <= picks.max() < size):
         raise ValueError(
             f"picks {picks.tolist()} of step {group.step}, group {group.group} are not distinct positions "
             f"among its {size} candidates"
         )
-    column[picks] = np.arange(len(picks)) if group.order is None else _whole_numbers(group.order)
+    column[picks] = np.arange(len(picks)) if group.order is None else _on_host(group.order)
     return column
-
-
-def _whole_numbers(values) -> np.ndarray:
-    return values.cpu().numpy() if hasattr(values, "detach") else values.astype(np.int64)
 
 
 def _reaches(path: Path, step: int) -> bool:

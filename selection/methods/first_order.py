@@ -4,7 +4,8 @@ from torch import Tensor
 
 from ..direction import Direction
 from ..ghost import GhostRecorder
-from .method import AIMING, Measured, Method, Moment, best
+from ..greedy import greedy_select
+from .method import AIMING, Measured, Method, Moment
 
 
 class TopK(Method):
@@ -46,6 +47,6 @@ class Greats(TopK):
         return Measured(first_order_N, gram_NN)
 
     def pick(self, scores_N: Tensor, measured: Measured, moment: Moment) -> Tensor:
-        k = self.settings.picks
-        curvature = self.settings.interaction.curvature
-        return best(scores_N, measured.gram_NN, k, step_size=moment.learning_rate / k, curvature=curvature)
+        k, curvature = self.settings.picks, self.settings.interaction.curvature
+        a = moment.learning_rate / k
+        return greedy_select(scores_N, measured.gram_NN, k, step_size=a, curvature=curvature)[0]

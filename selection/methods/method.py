@@ -104,16 +104,5 @@ class Method:
         raise NotImplementedError
 
     def pick(self, scores_N: Tensor, measured: Measured, moment: Moment) -> Tensor:
-        """Positions [k] in the order of being picked, fewer where fewer scores are finite: the k highest."""
-        return best(scores_N, None, self.settings.picks)
-
-
-def best(scores_N: Tensor, gram_NN: Tensor | None, k: int, step_size: float = 1.0, curvature: float = 1.0) -> Tensor:
-    """greedy_select of as many candidates as are fit, at most k: positions [<= k]."""
-    usable_N = torch.isfinite(scores_N)
-    if gram_NN is not None:
-        usable_N &= torch.isfinite(gram_NN.diagonal())
-    k = min(k, int(usable_N.sum()))
-    if k == 0:
-        return torch.empty(0, dtype=torch.long, device=scores_N.device)
-    return greedy_select(scores_N, gram_NN, k, step_size=step_size, curvature=curvature)[0]
+        """Positions [k] in the order of being picked: the k highest; -1 at the end where fewer scores are finite."""
+        return greedy_select(scores_N, None, self.settings.picks, step_size=1.0)[0]

@@ -59,16 +59,18 @@ class Opus(Method):
 
     def pick(self, scores_N: Tensor, measured: Steps, moment: Moment) -> Tensor:
         usable_N = torch.isfinite(scores_N) & torch.isfinite(measured.steps_NN.diagonal())
-        k, N = min(self.settings.picks, int(usable_N.sum())), len(scores_N)
-        if k == 0:
-            return torch.empty(0, dtype=torch.long, device=scores_N.device)
-        noise_kN = torch.from_numpy(gumbel(k * N, moment.seed, moment.step, moment.lane)).view(k, N).to(scores_N)
-        gains_N = moment.learning_rate * scores_N
-        spread = gains_N[usable_N].std(correction=0).clamp(min=torch.finfo(gains_N.dtype).tiny)
+        k, N = self.settings.picks, len(scores_N)
+        noise = torch.from_numpy(gumbel(k * N, moment.seed, moment.step, moment.lane))
+        noise_kN = noise.to(scores_N, non_blocking=True).view(k, N)
+        gains_N = torch.where(usable_N, moment.learning_rate * scores_N, 0)
+        count = usable_N.sum().clamp(min=1)
+        variance = torch.where(usable_N, gains_N - gains_N.sum() / count, 0).square().sum() / count
+        spread = variance.sqrt().clamp(min=torch.finfo(gains_N.dtype).tiny)
         picks = []
         for noise_N in noise_kN:
             drawn_N = torch.where(usable_N, gains_N / spread + TEMPERATURE * noise_N, -torch.inf)
-            picks.append(drawn_N.argmax())
-            usable_N = usable_N.index_fill(0, picks[-1], False)
-            gains_N = gains_N - moment.learning_rate**2 * measured.steps_NN[picks[-1]]
-        return torch.stack(picks)
+            highest_1, pick_1 = drawn_N.max(dim=0, keepdim=True)
+            picks.append(pick_1.masked_fill(highest_1 == -torch.inf, -1))
+            usable_N = usable_N.index_fill(0, pick_1, False)
+            gains_N = gains_N - moment.learning_rate**2 * measured.steps_NN.index_select(0, pick_1)[0]
+        return torch.cat(picks)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ..log.arriving import Arriving
 from .judge import Judge, group_correlations
 from .predictor import Predictor
 
@@ -58,6 +59,7 @@ class Prefilter:
         self.predictor, self.judge = predictor, Judge(predictor.separation())
         self.trusted = self.judge.on
         self._sent: _Sent | None = None
+        self._leaving: tuple[np.ndarray, np.ndarray, Arriving] | None = None
         self._learnt = False  # since the last `catch_up`
 
     def rank(self, features_gnF: np.ndarray, step: int = 0, lanes: Sequence[int] = ()) -> Ranking:
@@ -68,18 +70,29 @@ class Prefilter:
             predicted_gn = predicted_gn + self._temperature * predicted_gn.std(1, keepdims=True) * noise_gn
         return Ranking(predicted_gn, self.trusted)
 
-    def send(self, features_gNF: np.ndarray, predicted_gN: np.ndarray, scores_gN: np.ndarray) -> None:
+    def send(self, features_gNF: np.ndarray, predicted_gN: np.ndarray, scores_gN: Arriving) -> None:
         """What this rank's shortlists of a scored step turned out to be worth, to be learnt on every rank.
 
         All ranks call it at the same step. The scores of one step must be learnt before those of another are sent.
+        Scores of a device that may be still at work leave when they are to be learnt, a step later.
         """
-        assert self._sent is None
+        assert self._sent is self._leaving is None
+        self._leaving = features_gNF, predicted_gN, scores_gN
+        if scores_gN.at_once:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._leaving is None:
+            return
+        (features_gNF, predicted_gN, arriving_gN), self._leaving = self._leaving, None
+        scores_gN = arriving_gN.values().numpy()
         correlations = group_correlations(predicted_gN.astype(np.float64), scores_gN.astype(np.float64))
         heard = np.array([np.rint(np.array(correlations) * _UNITS).sum(), len(correlations)]).astype(np.int64)
         self._sent = _Sent(heard, self.predictor.lesson(features_gNF, scores_gN))
 
     def settle(self) -> None:
         """Learns what was sent, without using it yet: the state is then complete, for a checkpoint."""
+        self._leave()
         if self._sent is not None:
             (sum_, count), lesson = self._sent.arrived()
             self._sent, self._learnt = None, True

@@ -24,3 +24,44 @@ class Launches(TorchDispatchMode):
 
 def on_gpu(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+# What a GPU's host would have to wait for: a number, or a shape that depends on the data.
+WAITED_FOR = (
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique",
+    "_unique2",
+    "unique_dim",
+    "equal",
+    "bincount",
+)
+
+
+class HostReads(TorchDispatchMode):
+    """What the host of a GPU would have waited for, in order: `waits`. The device here is meta.
+
+    A copy to the host that is not waited for brings zeros.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.waits: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs, name = kwargs or {}, function._schema.name.removeprefix("aten::")
+        flat = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        on_device = any(x.device.type == "meta" for x in flat)
+        if on_device and (
+            name in WAITED_FOR or (name.startswith("index") and any(x.dtype == torch.bool for x in flat[1:2]))
+        ):
+            self.waits.append(name)
+        if name == "_to_copy" and flat[0].device.type != torch.device(kwargs.get("device") or flat[0].device).type:
+            if not kwargs.get("non_blocking"):
+                self.waits.append(f"copy to {kwargs['device']}")
+            if on_device:
+                return torch.zeros(flat[0].shape, dtype=kwargs.get("dtype") or flat[0].dtype)
+        if name == "copy_" and {x.device.type for x in args[:2]} == {"meta", "cpu"} and not any(args[2:]):
+            self.waits.append("copy_")
+        return function(*args, **kwargs)

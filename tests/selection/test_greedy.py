@@ -67,8 +67,11 @@ def test_candidates_that_are_not_finite_are_never_picked():
     assert greedy_select(scores_N, None, 3, step_size=1.0)[0].tolist() == [0, 4, 3]
     for k in range(1, 3):
         assert greedy_select(scores_N, gram_NN, k, step_size=1.0)[0].tolist() == [0, 3][:k]
-    with pytest.raises(ValueError, match="cannot pick 3 of 5 candidates: 2 have finite scores"):
-        greedy_select(scores_N, gram_NN, 3, step_size=1.0)
+    picks, gains = greedy_select(scores_N, gram_NN, 3, step_size=1.0)
+    assert (picks.tolist(), gains.tolist()) == ([0, 3, -1], [3.0, 1.0, -torch.inf])
+    assert greedy_select(scores_N, None, 4, step_size=1.0)[0].tolist() == [0, 4, 3, -1]
+    with pytest.raises(ValueError, match="cannot pick 6 of 5 candidates"):
+        greedy_select(scores_N, gram_NN, 6, step_size=1.0)
 
 
 def test_greedy_is_close_to_the_best_set():

@@ -14,14 +14,15 @@ from tests.scripts.train.test_failures import HANG
 
 @pytest.fixture
 def break_losses(monkeypatch):
-    """break_losses(rows, value, steps): the losses of these candidates become inf or nan in these training passes."""
+    """break_losses(rows, value, passes, picks): these rows of losses become inf or nan in these training passes over 6
+    candidates, or over so many picks."""
 
-    def install(rows, value, passes):
+    def install(rows, value, passes, picks=6):
         forward, count = GPT2.forward, [0]
 
         def broken(model, tokens, targets=None):
             losses = forward(model, tokens, targets)
-            if torch.is_grad_enabled() and len(losses) not in (0, 5):  # 5: the target samples; 0: no pick
+            if torch.is_grad_enabled() and len(losses) in (6, picks):  # not the 5 target samples
                 count[0] += 1
                 if count[0] - 1 in passes:
                     factor_N = torch.ones(len(losses))
@@ -68,7 +69,7 @@ def test_with_too_few_finite_candidates_those_are_picked(dataset, tmp_path, brea
 
 def test_an_update_that_is_not_finite_is_skipped(dataset, tmp_path, break_losses):
     """Without selection the bad sample is trained on, so the whole update goes; the next one is made."""
-    break_losses([1], float("nan"), passes=[1])
+    break_losses([1], float("nan"), passes=[1], picks=2)
     settings = STEPS | {"train__steps": 3, "train__groups": 1, "selection__method": "regular"}
     assert main(options(dataset, tmp_path / "run", **settings | {"train__eval_every": 1})) == 0
     assert measured(tmp_path / "run", "nonfinite", "skipped") == [(0, False), (1, True), (0, False)]
@@ -87,7 +88,7 @@ def test_a_run_that_diverged_stops_with_a_sentence(dataset, tmp_path, break_loss
 
 
 def test_a_run_that_scores_prefixes_and_diverged_stops_with_a_sentence(dataset, tmp_path, break_losses, capsys):
-    """The pass over the picks is then one over none."""
+    """The pass over the picks then has no target."""
     break_losses(range(6), float("nan"), passes=range(1000))
     settings = STEPS | {"train__steps": 40, "train__groups": 1, "selection__scoring__prefix": 8}
     assert main(options(dataset, tmp_path / "run", **settings)) == 2

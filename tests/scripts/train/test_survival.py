@@ -17,7 +17,7 @@ from tests.helpers.runs import log_rows, measured, options
 from tests.helpers.survival import STEPS, WHOLE, assert_same, at_step, metrics_but_times
 from tests.scripts.train.test_failures import HANG
 
-KILLING_SECONDS = 18  # runs are killed for so long, and then go on to their end
+KILLING_SECONDS = 18  # runs are killed for so long, three times at least, and then go on to their end
 
 
 def _some_death(draw, changes):
@@ -34,11 +34,15 @@ def test_killed_at_any_moment_a_run_goes_on_as_if_nothing_had_happened(nursery, 
     seed = int.from_bytes(os.urandom(4), "little")
     draw, began, deaths = random.Random(seed), time.monotonic(), []
     runs = 0
-    while time.monotonic() - began < KILLING_SECONDS:
+
+    def going_on():
+        return time.monotonic() - began < KILLING_SECONDS or len(deaths) < 3
+
+    while going_on():
         folder, runs = tmp_path / f"run-{runs}", runs + 1
         while True:
             again = {"train__resume": draw.choice(["yes" if folder.exists() else "no", "auto"])}
-            death = _some_death(draw, changes) if time.monotonic() - began < KILLING_SECONDS else {}
+            death = _some_death(draw, changes) if going_on() else {}
             arguments = options(dataset, folder, **WHOLE, **again)
             answer = nursery.run(arguments, tmp_path / "log", **death)
             if answer["codes"] == [0, 0]:
@@ -47,7 +51,6 @@ def test_killed_at_any_moment_a_run_goes_on_as_if_nothing_had_happened(nursery, 
             assert -signal.SIGKILL in answer["codes"], (seed, (tmp_path / "log-0").read_text())
             assert answer["seconds"] < HANG
         assert_same(folder, whole, why=f"seed {seed}, {deaths}")
-    assert len(deaths) >= 3
 
 
 def test_a_stopped_run_checkpoints_and_says_how_to_go_on(nursery, dataset, whole, tmp_path):
@@ -56,9 +59,9 @@ def test_a_stopped_run_checkpoints_and_says_how_to_go_on(nursery, dataset, whole
     setup = at_step(2, 1, "os.kill(os.getpid(), signal.SIGINT)")
     assert nursery.run(arguments, tmp_path / "log", setup=setup)["codes"] == [0, 0]
     told = (tmp_path / "log-0").read_text()
-    assert "stopped by a signal to another rank after 3 of 8 steps, with a checkpoint: go on with\nthe same" in told
+    assert "stopped by a signal to another rank after 4 of 8 steps, with a checkpoint: go on with\nthe same" in told
     assert told.endswith("the same command and --train.resume yes\n")
-    assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()
+    assert (tmp_path / "run" / "checkpoints" / "step-00000004").is_dir()
     assert nursery.run([*arguments, "--train.resume", "yes"], tmp_path / "log")["codes"] == [0, 0]
     assert_same(tmp_path / "run", whole[0])
 

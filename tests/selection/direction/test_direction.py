@@ -15,6 +15,7 @@ from selection.direction.running import RunningDirection
 from selection.ghost.factors import FusedHead
 from selection.ghost.recorder import GhostRecorder
 from tests.helpers import oracle
+from tests.helpers.counting import Launches
 from tests.helpers.ranks import on_ranks
 from tests.helpers.recording import CONFIG, batch, close, gpt2, record
 
@@ -34,6 +35,21 @@ def test_a_matrix_of_low_rank_is_found_exactly():
     assert close(found.blocks["b"].whole(), exact.blocks["b"])
     assert found.blocks["bias"] is exact.blocks["bias"]
     assert found.blocks["small"] is exact.blocks["small"]
+
+
+def test_matrices_of_one_shape_are_orthonormalised_together_and_start_from_noise_made_once():
+    torch.manual_seed(0)
+    exact = Direction(
+        {name: torch.randn(31, 13) for name in "abc"} | {"d": torch.randn(9, 13), "e": torch.randn(31, 7)}
+    )
+    exact.low_rank(3)
+    with Launches() as launched:
+        again = exact.low_rank(3)
+    assert launched.names.count("aten::linalg_qr") == 2 * len({13, 7})
+    assert not any("normal" in name for name in launched.names)
+    for name, block in exact.blocks.items():
+        alone = Direction({name: block}).low_rank(3).blocks[name]
+        torch.testing.assert_close(again.blocks[name].whole(), alone.whole(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_leading_directions_are_kept():

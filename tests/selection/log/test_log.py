@@ -160,7 +160,14 @@ def test_wrong_rows_are_refused(tmp_path, arguments, sentence):
         log.append(**{**row, **arguments})
 
 
-@pytest.mark.parametrize("picks", [[2], [-1], [0, 0]])
+def test_a_pick_that_could_not_be_made_is_no_row(tmp_path):
+    log = SelectionLog(tmp_path, rank=0)
+    log.append(0, 0, [1, 2, 3], [2, -1], learning_rate=1.0)
+    log.flush()
+    assert read_log(tmp_path, ["pick"])["pick"].to_pylist() == [-1, -1, 0]
+
+
+@pytest.mark.parametrize("picks", [[2], [-2], [0, 0]])
 def test_picks_that_are_no_positions_are_refused(tmp_path, picks):
     log = SelectionLog(tmp_path, rank=0)
     log.append(5, 0, [1, 2], picks, learning_rate=1.0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from selection.log.arriving import Arriving
 from selection.prefilters.cascade import Prefilter, Ranking
 from selection.prefilters.importance import ImportanceWeights
 from selection.prefilters.ngrams import BUCKETS, ngram_features
@@ -33,6 +34,14 @@ def samples(seed, shape, high=40):
     return ngram_features(tokens).reshape(*shape, -1)
 
 
+def arriving(scores_gN):
+    return Arriving(torch.from_numpy(scores_gN))
+
+
+def drawn_scores(seed):
+    return arriving(np.random.default_rng(seed).random((2, 5)))
+
+
 def prefilter(kind=Predictor):
     return Prefilter(kind(samples(1, (30,), high=20), samples(2, (30,)), samples(3, (30,))))
 
@@ -42,7 +51,7 @@ def test_what_is_sent_is_learnt_at_once_and_used_after_catching_up():
     scores_gN = np.random.default_rng(5).standard_normal((2, 5))
     before = ours.rank(features_gNF)
     assert before.trusted
-    ours.send(features_gNF, before.predicted_gn, scores_gN)
+    ours.send(features_gNF, before.predicted_gn, arriving(scores_gN))
     ours.settle()
     assert (ours.rank(features_gNF).predicted_gn == before.predicted_gn).all()
     within = [np.corrcoef(p, s)[0, 1] for p, s in zip(before.predicted_gn, scores_gN, strict=True)]
@@ -56,12 +65,37 @@ def test_what_is_sent_is_learnt_at_once_and_used_after_catching_up():
     assert (after != before.predicted_gn).all()
 
 
+def test_scores_of_a_device_at_work_leave_when_they_are_to_be_learnt():
+    """And no later than for a checkpoint."""
+    at_once, late, features_gNF = prefilter(), prefilter(), samples(4, (2, 5))
+    for ours in (at_once, late):
+        scores = drawn_scores(5)
+        if ours is late:
+            scores._complete = Waiting()
+        ours.send(features_gNF, ours.rank(features_gNF).predicted_gn, scores)
+    assert late._sent is None
+    assert not scores._complete.waited
+    late.settle()
+    at_once.settle()
+    assert scores._complete.waited
+    assert all(torch.equal(tensor, late.state_dict()[name]) for name, tensor in at_once.state_dict().items())
+
+
+class Waiting:
+    """An event of a device."""
+
+    waited = False
+
+    def synchronize(self):
+        self.waited = True
+
+
 def test_a_restored_prefilter_goes_on_as_the_saved_one():
     """Saved between sending and catching up, which is where a checkpoint falls."""
     saved, restored = prefilter(), prefilter()
     for seed in range(10):
         features_gNF = samples(seed, (2, 5))
-        saved.send(features_gNF, saved.rank(features_gNF).predicted_gn, np.random.default_rng(seed).random((2, 5)))
+        saved.send(features_gNF, saved.rank(features_gNF).predicted_gn, drawn_scores(seed))
         saved.settle()
         if seed < 9:
             saved.catch_up()
@@ -83,7 +117,7 @@ def test_one_that_does_not_separate_and_has_no_score_is_not_trusted():
 def test_importance_never_learns():
     ours, features_gNF = prefilter(ImportanceWeights), samples(4, (2, 5))
     before = ours.rank(features_gNF).predicted_gn
-    ours.send(features_gNF, before, np.random.default_rng(5).random((2, 5)))
+    ours.send(features_gNF, before, drawn_scores(5))
     ours.catch_up()
     assert (ours.rank(features_gNF).predicted_gn == before).all()
 
@@ -101,7 +135,7 @@ def _three_steps(world, groups, ours):
         features_GNF, scores_GN = samples(step, (groups, 5)), np.random.default_rng(step).standard_normal((groups, 5))
         scores_GN[1, 2] = np.nan
         mine = slice(world.rank, None, world.size)
-        ours.send(features_GNF[mine], ours.rank(features_GNF[mine]).predicted_gn, scores_GN[mine])
+        ours.send(features_GNF[mine], ours.rank(features_GNF[mine]).predicted_gn, arriving(scores_GN[mine]))
         ours.catch_up()
 
 

@@ -8,7 +8,7 @@ BIN    := .venv/bin
 RUN    := OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=2000000000 \
           $(BIN)/torchrun --standalone --nproc-per-node 2
 
-.PHONY: env demo test lint clean
+.PHONY: env demo test test-gpu lint clean
 
 env: .venv/installed
 
@@ -28,6 +28,10 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest
+
+# What only a GPU can show; without one each test is skipped by name.
+test-gpu: env
+	$(BIN)/python -m pytest -m gpu -vv -rs
 
 lint: env
 	$(BIN)/ruff check .

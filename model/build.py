@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.utils.checkpoint import checkpoint
 
+from .compiled import compile_blocks
 from .gpt2 import GPT2, GPT2Config
 from .hf import CausalLM, check_fit, network_of, read_network
 from .settings import Model
@@ -20,17 +21,26 @@ from .weights import from_transformers
 
 
 def build_model(
-    settings: Model, vocabulary: Mapping[str, int], sequence_length: int, mesh: DeviceMesh, dtype: str, seed: int
+    settings: Model,
+    vocabulary: Mapping[str, int],
+    sequence_length: int,
+    mesh: DeviceMesh,
+    dtype: str,
+    seed: int,
+    compiled: bool = False,
 ) -> nn.Module:
     """The sharded model of [model] for samples of `sequence_length` tokens of this vocabulary (token -> number).
 
-    ValueError where the model cannot be had, or does not fit to the data.
+    compiled: whether its blocks are, see compile_blocks. ValueError where the model cannot be had, or does not fit to
+    the data.
     """
     if settings.kind == "hf":
         model = build_hf(settings, vocabulary, sequence_length, mesh, dtype, seed)
     else:
         sizes = 1 + max(vocabulary.values()), settings.n_layer, settings.n_head, settings.n_embd, sequence_length
         model = build_gpt2(GPT2Config(*sizes), mesh, dtype, seed)
+    if compiled:
+        compile_blocks(model)
     if settings.recompute:
         recompute(model)
     return model

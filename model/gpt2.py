@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from .loss import OutputHead
 
+# Of the token table: a multiple, as the kernels of a GPU want it. The rows after the vocabulary's are of no token.
+ROWS = 64
+
 
 @dataclass(frozen=True)
 class GPT2Config:
@@ -81,11 +84,12 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config):
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        rows = -(-config.vocab_size // ROWS) * ROWS
+        self.wte = nn.Embedding(rows, config.n_embd)
         self.wpe = nn.Embedding(config.sequence_length, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
-        self.head = OutputHead(config.n_embd, config.vocab_size)
+        self.head = OutputHead(config.n_embd, rows, config.vocab_size)
         self.tie()
         if self.wte.weight.device.type != "meta":
             self.initialise(seed=0)
@@ -120,11 +124,13 @@ class GPT2(nn.Module):
         ones for LayerNorm weights, zeros for biases.
         """
         for name, parameter in self.named_parameters():
-            fill(parameter, self._initial_value(name, parameter.shape, seed))
+            fill(parameter, with_rows(self._initial_value(name, parameter.shape, seed), len(parameter)))
 
     def _initial_value(self, name: str, shape: torch.Size, seed: int) -> Tensor:
         if len(shape) == 1:
             return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+        if name == "wte.weight":
+            shape = torch.Size((self.config.vocab_size, shape[1]))
         residual = name.endswith("proj.weight")
         std = 0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
@@ -139,6 +145,11 @@ class GPT2(nn.Module):
         config = self.config
         parameters = sum(p.numel() for p in self.parameters()) - self.wpe.weight.numel()
         return 6 * parameters + 12 * config.n_layer * config.n_embd * config.sequence_length
+
+
+def with_rows(value: Tensor, rows: int) -> Tensor:
+    """A value for a parameter of so many rows: cut, or filled up with zeros, which stay so in training."""
+    return torch.cat([value[:rows], value.new_zeros(max(rows - len(value), 0), *value.shape[1:])])
 
 
 @torch.no_grad()

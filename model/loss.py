@@ -7,6 +7,7 @@ N samples, T tokens a sample, M tokens of a chunk, V vocabulary, D width.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Logits alive at once. A GPU wants few and large products, with a number of tokens that its tiles divide: 1 GiB in
@@ -40,19 +41,28 @@ def logit_gradient(
     targets_M: Tensor,
     scale_M: Tensor,
     normaliser_M: Tensor,
+    vocabulary: int,
     start: int = 0,
 ) -> Tensor:
-    """d(scaled cross-entropy)/d(logits) for the vocabulary rows in `weight_VD`, the first of which is `start`.
+    """d(scaled cross-entropy)/d(logits) for the rows in `weight_VD`, the first of which is `start` of `vocabulary`; it
+    is 0 for rows from there on.
 
     (softmax - one-hot) * scale, [M, V], in float32 (float64 where the hidden states are); `normaliser_M` is the
     log-sum-exp of each token's whole row of logits, so a slice of the vocabulary needs nothing of the rest.
     """
     logits_MV = _logits(hidden_MD, weight_VD, normaliser_M.dtype)
     softmax_MV = logits_MV.sub_(normaliser_M[:, None]).exp_().mul_(scale_M[:, None])
+    _fill_from(softmax_MV, vocabulary - start, 0.0)
     column_M = targets_M - start
     inside_M = (column_M >= 0) & (column_M < softmax_MV.shape[1])
     column_M = column_M.clamp(0, softmax_MV.shape[1] - 1)
     return softmax_MV.scatter_add_(1, column_M[:, None], -(scale_M * inside_M)[:, None])
+
+
+def _fill_from(logits_MV: Tensor, first: int, value: float) -> None:
+    """In place, the columns of rows that stand for no token."""
+    if first < logits_MV.shape[1]:
+        logits_MV[:, max(first, 0) :] = value
 
 
 def _logits(hidden_MD: Tensor, weight_VD: Tensor, wide: torch.dtype) -> Tensor:
@@ -63,10 +73,11 @@ def _logits(hidden_MD: Tensor, weight_VD: Tensor, wide: torch.dtype) -> Tensor:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """(hidden_NTD, weight_VD, targets_NT) -> (mean loss per sample [N], log-sum-exp per token [N, T])."""
+    """(hidden_NTD, weight_VD, targets_NT, rows of weight_VD that stand for tokens) -> (mean loss per sample [N],
+    log-sum-exp per token [N, T])."""
 
     @staticmethod
-    def forward(ctx, hidden_NTD: Tensor, weight_VD: Tensor, targets_NT: Tensor):
+    def forward(ctx, hidden_NTD: Tensor, weight_VD: Tensor, targets_NT: Tensor, vocabulary: int):
         N, T, D = hidden_NTD.shape
         V, device = weight_VD.shape[0], hidden_NTD.device
         wide = torch.promote_types(hidden_NTD.dtype, torch.float32)
@@ -75,12 +86,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         scale_M1 = scale_NT.view(N * T, 1)
         minus_M1 = torch.full_like(scale_M1, -1)
         target_logit_M1, highest_M, likeliest_M = (scale_M1.new_empty(N * T, *end) for end in ((1,), (), ()))
-        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+        needs_hidden, needs_weight, *_ = ctx.needs_input_grad
         grad_hidden_MD = torch.empty_like(hidden_MD) if needs_hidden else None
         grad_weight_VD = None
 
         for part in chunks(N * T, V, device):
             logits_MV = _logits(hidden_MD[part], weight_VD, wide)
+            _fill_from(logits_MV, vocabulary, -torch.inf)
             torch.gather(logits_MV, 1, target_M1[part], out=target_logit_M1[part])
             torch.amax(logits_MV, 1, out=highest_M[part])
             softmax_MV = logits_MV.softmax(1)
@@ -102,6 +114,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         losses_N = ((normaliser_NT - target_logit_M1.view(N, T)) * scale_NT).sum(dim=1)
         ctx.save_for_backward(hidden_NTD, weight_VD, targets_NT, normaliser_NT, grad_hidden_MD, grad_weight_VD)
         ctx.mark_non_differentiable(normaliser_NT)
+        ctx.vocabulary = vocabulary
         return losses_N, normaliser_NT
 
     @staticmethod
@@ -119,19 +132,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_weight_VD = (grad_weight_VD * grad_losses_N[:1].sum()).to(weight_VD.dtype)
             else:
                 grad_weight_VD = _weighted_weight_gradient(
-                    hidden_NTD, weight_VD, targets_NT, normaliser_NT, grad_losses_N
+                    hidden_NTD, weight_VD, targets_NT, normaliser_NT, grad_losses_N, ctx.vocabulary
                 )
-        return grad_hidden_NTD, grad_weight_VD, None
+        return grad_hidden_NTD, grad_weight_VD, None, None
 
 
-def _weighted_weight_gradient(hidden_NTD, weight_VD, targets_NT, normaliser_NT, factor_N) -> Tensor:
+def _weighted_weight_gradient(hidden_NTD, weight_VD, targets_NT, normaliser_NT, factor_N, vocabulary) -> Tensor:
     """sum_i factor_i * (gradient of sample i's loss in the weight), logits made again chunk by chunk."""
     N, T, D = hidden_NTD.shape
     hidden_MD, targets_M, normaliser_M = hidden_NTD.reshape(N * T, D), targets_NT.reshape(-1), normaliser_NT.view(-1)
     scale_M = (token_scale(targets_NT, normaliser_M.dtype) * factor_N[:, None]).reshape(N * T)
     total_VD = None
     for part in chunks(N * T, weight_VD.shape[0], hidden_NTD.device):
-        gradient_MV = logit_gradient(weight_VD, hidden_MD[part], targets_M[part], scale_M[part], normaliser_M[part])
+        of_tokens = targets_M[part], scale_M[part], normaliser_M[part]
+        gradient_MV = logit_gradient(weight_VD, hidden_MD[part], *of_tokens, vocabulary)
         total_VD = _add_product(total_VD, gradient_MV.to(hidden_NTD.dtype).T, hidden_MD[part], normaliser_M.dtype)
     return total_VD.to(weight_VD.dtype)
 
@@ -153,17 +167,22 @@ def _add_product(total: Tensor | None, left: Tensor, right: Tensor, wide: torch.
 class OutputHead(nn.Linear):
     """hidden_NTD -> logits_NTV; with targets_NT -> (mean loss per sample [N], log-sum-exp per token [N, T]).
 
-    A target of -1 is ignored; a sample with no valid target has loss 0 and no gradient.
+    A target of -1 is ignored; a sample with no valid target has loss 0 and no gradient. vocabulary: the first so many
+    rows stand for tokens; those that follow, for the size's sake, have no logit, no probability and no gradient.
     """
 
-    logit_gradient = staticmethod(logit_gradient)
     token_scale = staticmethod(token_scale)
     chunks = staticmethod(chunks)
 
-    def __init__(self, n_embd: int, vocab_size: int):
-        super().__init__(n_embd, vocab_size, bias=False)
+    def __init__(self, n_embd: int, rows: int, vocabulary: int | None = None):
+        super().__init__(n_embd, rows, bias=False)
+        self.vocabulary = rows if vocabulary is None else vocabulary
+
+    def logit_gradient(self, weight_vD: Tensor, *of_tokens: Tensor, start: int = 0) -> Tensor:
+        """See logit_gradient of this file."""
+        return logit_gradient(weight_vD, *of_tokens, self.vocabulary, start)
 
     def forward(self, hidden_NTD: Tensor, targets_NT: Tensor | None = None):
         if targets_NT is None:
-            return super().forward(hidden_NTD)
-        return _LinearCrossEntropy.apply(hidden_NTD, self.weight, targets_NT)
+            return F.linear(hidden_NTD, self.weight[: self.vocabulary])
+        return _LinearCrossEntropy.apply(hidden_NTD, self.weight, targets_NT, self.vocabulary)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .gpt2 import GPT2, fill
+from .gpt2 import GPT2, fill, with_rows
 
 _RENAMED = (("blocks.", "h."), ("attn.qkv.", "attn.c_attn."), ("proj.", "c_proj."), ("mlp.fc.", "mlp.c_fc."))
 
@@ -34,6 +34,7 @@ def to_transformers(model: GPT2, end_of_text: int) -> nn.Module:
     )
     network = GPT2LMHeadModel(config).eval()
     weights = {_their_name(name): _turned(name, value.detach().float()) for name, value in model.named_parameters()}
+    weights["transformer.wte.weight"] = weights["transformer.wte.weight"][: shape.vocab_size].clone()
     network.load_state_dict(weights | {"lm_head.weight": weights["transformer.wte.weight"]})
     return network
 
@@ -61,7 +62,7 @@ def from_transformers(network: nn.Module, model: GPT2, where: str) -> None:
     weights = network.state_dict()
     for name, parameter in model.named_parameters():
         value = _turned(name, weights[_their_name(name)])
-        fill(parameter, value[: len(parameter)].to(parameter.dtype))
+        fill(parameter, with_rows(value, len(parameter)).to(parameter.dtype))
 
 
 def _their_name(name: str) -> str:

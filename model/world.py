@@ -26,14 +26,23 @@ class World:
     mesh: DeviceMesh
 
     @classmethod
-    def join(cls, device: str = "auto", timeout: timedelta = timedelta(minutes=10), replicas: int = 1) -> "World":
+    def join(
+        cls,
+        device: str = "auto",
+        timeout: timedelta = timedelta(minutes=10),
+        replicas: int = 1,
+        deterministic: bool = False,
+    ) -> "World":
         """Joins torchrun's process group, or makes one of a single process where torchrun did not start us.
 
-        device: "cpu", "cuda", or "auto" for GPUs where every rank has one of its own. replicas: how many times the
-        model is there; each is sharded over ranks that follow one another, as those of a machine do. ValueError where
-        there are too few GPUs for "cuda", and where the machines of a run differ.
+        device: "cpu", "cuda", or "auto" for GPUs where every rank has one of its own. timeout: of whatever the ranks
+        wait for each other. replicas: how many times the model is there; each is sharded over ranks that follow one
+        another, as those of a machine do. deterministic: a GPU makes every sum in one order. ValueError where there are
+        too few GPUs for "cuda", where the machines of a run differ, and for `deterministic` on a CPU.
         """
         device, why = choose_device(device)
+        if deterministic:
+            make_deterministic(device)
         store, rank, size = dist.HashStore(), 0, 1
         if "RANK" in os.environ:
             store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
@@ -47,7 +56,9 @@ class World:
             torch.cuda.set_device(device)
         # NCCL for tensors on the device, gloo for objects and for checkpoints' bookkeeping on the host.
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
+        # With its device NCCL connects now, rather than in the first collective of a pass.
+        parts = {"store": store, "rank": rank, "world_size": size, "device_id": device if cuda else None}
+        dist.init_process_group(backend, timeout=timeout, **parts)
         return cls(dist.get_rank(), dist.get_world_size(), device, make_mesh(device.type, size, replicas))
 
     @property
@@ -95,6 +106,15 @@ def choose_device(asked: str) -> tuple[str, str]:
     if asked == "cuda":
         raise ValueError(f"{found}: train.device cuda needs one for each; start fewer ranks, or choose auto or cpu")
     return "cpu", f"computing on the CPU: {found}; with one for each, it would compute on them"
+
+
+def make_deterministic(device: str) -> None:
+    """Has CUDA make every sum in one order. ValueError for a CPU."""
+    if device == "cpu":
+        raise ValueError("train.deterministic does nothing on the CPU, where sums have one order anyway: leave it out")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins, before the first product
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it did not write
 
 
 def refuse_mixed(devices: list[str]) -> None:

@@ -3,8 +3,10 @@
 Shape suffixes: N samples, T1 = T + 1 tokens (T inputs and, one to the right, T targets).
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,23 @@ class SplitReader:
             copy(self._shard(index), ids_N[places] - self._firsts[index], part)
             values_NT1[places] = part
         return values_NT1
+
+    def fetch_ahead(self, sample_ids: Sequence[int] | np.ndarray) -> None:
+        """Has the shards of these samples fetched meanwhile, where the dataset is elsewhere.
+
+        What fails there fails again, and is told, when a sample of the shard is asked for.
+        """
+        mirror = self.manifest.mirror
+        if mirror is None:
+            return
+        wanted = {int(index) for index in self._placed(sample_ids)[1]} - self._open.keys()
+
+        def fetch() -> None:
+            for shard in (self._shards[index] for index in sorted(wanted)):
+                with suppress(ValueError):
+                    mirror.shard(self.manifest.folder, shard.name, shard.bytes, shard.sha256).close()
+
+        threading.Thread(target=fetch, daemon=True).start()
 
     def spans(self, sample_id: int) -> list[Span]:
         """The stretches of documents that this sample is made of, in order."""

@@ -95,3 +95,6 @@ class _Lane:
         ids, permuted = self.order.window(epoch, self.lane, number)
         self._ids, self._tokens = ids[permuted], self.reader.marked(ids)[permuted]
         self._held = (epoch, number)
+        last = (number + 1) * self.order.window_length >= self.order.lane_length
+        following = (epoch + 1, 0) if last else (epoch, number + 1)
+        self.reader.fetch_ahead(self.order.window(following[0], self.lane, following[1])[0])

@@ -1,6 +1,6 @@
 """Benchmarks: what a step costs and how faithful each cheaper way of scoring is, how well scores can be predicted,
-what the batches of a criterion do, what the log costs, what reading and preparing the data cost, and what it all comes
-to on many ranks.
+what the batches of a criterion do, what a checkpoint and the log cost, what reading and preparing the data cost, and
+what it all comes to on many ranks.
 
 python -m scripts.bench step                              # costs of every mode, side by side
 python -m scripts.bench step --run runs/stages            # and their fidelity on that run's checkpoints
@@ -9,10 +9,11 @@ python -m scripts.bench scale --ranks 8 1024              # what travels and wha
 python -m scripts.bench memory                            # its estimate beside what a step takes
 python -m scripts.bench predictor --run runs/scored       # the predictor, its rivals and their ceiling on that run
 python -m scripts.bench criterion --run runs/stages       # what batches do over 1, 8 and 24 steps from its checkpoints
+python -m scripts.bench checkpoint                        # how long training stands still for one
 python -m scripts.bench log                               # what the selection log costs
 python -m scripts.bench loader                            # what reading the data costs, beside other loaders
 python -m scripts.bench prepare --text corpus.jsonl.gz    # what preparing it costs, beside others
-python -m scripts.bench {step,scale,memory,predictor,criterion,log,loader,prepare} --help
+python -m scripts.bench {step,scale,memory,predictor,criterion,checkpoint,log,loader,prepare} --help
 """
 
 import sys
@@ -23,6 +24,7 @@ BENCHMARKS = {  # and the module of each in scripts.bench
     "scale": "scale.scale",
     "memory": "scale.memory",
     "predictor": "checkpoints.predictor",
+    "checkpoint": "checkpoints.save",
     "criterion": "checkpoints.criterion",
     "log": "data.log",
     "loader": "data.loader",

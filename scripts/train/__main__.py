@@ -17,6 +17,7 @@ from all that are drawn.
 """
 
 from contextlib import suppress
+from datetime import timedelta
 
 from rich.console import Console
 
@@ -40,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         config = parse(arguments)
         config.check()
         RunFolder(config.out).check(config.train.resume)
-        world = World.join(config.train.device, replicas=config.train.replicas)
+        options, timeout = config.train, timedelta(minutes=config.train.timeout)
+        world = World.join(options.device, timeout, options.replicas, options.deterministic)
         run = Run(config, world)
         if world.leads:
             parameters = sum(p.numel() for p in run.model.parameters())

@@ -54,6 +54,12 @@ class Train:
     """`auto`: GPUs where every rank has one of its own, else the CPU. A run may be resumed on another device."""
     replicas: int = 1
     """Copies of the model, each sharded over as many ranks, machine by machine; it divides the number of ranks."""
+    timeout: float = 10.0
+    """Minutes that ranks wait for each other before the run ends."""
+    deterministic: bool = False
+    """On GPUs: every sum in one order, so that the same run gives the same numbers; slower."""
+    compile: bool = False
+    """Run blocks compiled where nothing is recorded: plain passes and evaluations."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Precision of the passes; parameters and gradients stay in float32 (float64 for float64)."""
     seed: int = 0
@@ -103,6 +109,8 @@ class Config:
         for key, value in at_least_one.items():
             if value < 1:
                 raise ValueError(f"{key} must be at least 1, not {value}")
+        if train.timeout <= 0:
+            raise ValueError(f"train.timeout must be above 0 minutes, not {train.timeout}")
         self.model.check()
         self.selection.check()
         if train.groups % world_size:
@@ -148,6 +156,9 @@ MAY_CHANGE = {
     "data.pipe",
     "train.replicas",  # as the number of ranks
     "train.device",  # the steps to come are rounded as the other device does it
+    "train.compile",  # or as the compiler does
+    "train.deterministic",
+    "train.timeout",
     "train.steps",
     "train.eval_every",
     "train.eval_samples",

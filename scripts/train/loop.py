@@ -41,7 +41,8 @@ class Taken:
 def train(run: Run, console: Console) -> None:
     """The loop: draw, evaluate now and then, choose and update, measure, checkpoint now and then and when stopped.
 
-    What a step measured is read while the next one is under way, so that the device always has work.
+    What a step measured is read while the next one is under way, so that the device always has work. A checkpoint goes
+    to the disk meanwhile too.
     """
     settings = run.config.train
     with ProgressBar(console, settings.steps, run) as advance:
@@ -59,9 +60,12 @@ def train(run: Run, console: Console) -> None:
             if run.step % settings.checkpoint_every == 0 or run.step == settings.steps or run.stops:
                 taken = tell(run, taken, advance)
                 run.save()
+            run.checkpoints.check()
             if run.stops and run.step < settings.steps:
+                run.checkpoints.finish()
                 return
         advance(run.evaluate())
+        run.checkpoints.finish()
 
 
 def tell(run: Run, taken: Taken | None, advance: Callable[[dict], None]) -> None:

@@ -42,8 +42,10 @@ SHARE = 0.9  # of a device's memory, that a step may be expected to take
 
 def build_model(config: Config, manifest: Manifest, world: World) -> nn.Module:
     """The sharded model that a run of this configuration begins with, on the dataset of this manifest."""
-    dtype, seed = config.train.dtype, config.train.seed
-    return build.build_model(config.model, *tokens_of(manifest), world.mesh, dtype, seed)
+    train = config.train
+    return build.build_model(
+        config.model, *tokens_of(manifest), world.mesh, train.dtype, train.seed, compiled=train.compile
+    )
 
 
 def tokens_of(manifest: Manifest) -> tuple[dict[str, int], int]:
@@ -163,9 +165,11 @@ class Run:
             self.folder.start(config, facts(self.manifest, world))
             self.folder.drop_metrics_from(self.step)
             checkpoint.tidy(self.folder.checkpoints, config.train.keep_checkpoints)
-            SelectionLog.drop_from(self.folder.selection, self.step)
+        dist.barrier()
+        SelectionLog.drop_from(self.folder.selection, self.step, world.rank, world.size)
         dist.barrier()
         self.log = SelectionLog(self.folder.selection, world.rank)
+        self.checkpoints = checkpoint.CheckpointWriter(self.folder.checkpoints, config.train.keep_checkpoints)
 
     def _check_against_dataset(self) -> None:
         """ValueError for settings that this dataset does not bear, before anything is written."""
@@ -215,7 +219,7 @@ class Run:
         return True
 
     def save(self) -> None:
-        """A checkpoint of the steps done so far; the log is on disk before it."""
+        """Begins a checkpoint of the steps done so far, which goes to the disk meanwhile; the log is there before."""
         self.log.flush()
         state = {
             "seconds": self.seconds,
@@ -223,15 +227,7 @@ class Run:
             "manifest_sha256": self.manifest.sha256,
             "config": self.config.as_dict(),
         }
-        checkpoint.save(
-            self.folder.checkpoints,
-            self.step,
-            self.model,
-            self.optimizer,
-            self.selector.state_dict(),
-            state,
-            self.config.train.keep_checkpoints,
-        )
+        self.checkpoints.save(self.step, self.model, self.optimizer, self.selector.state_dict(), state)
 
     def evaluate(self) -> dict[str, float]:
         """Mean loss on the fixed samples of `val` and `test`."""

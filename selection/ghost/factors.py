@@ -139,7 +139,7 @@ class FusedHead:
 
         further_nt: their targets, scales and normalisers."""
         flat = (part.flatten() for part in further_nt)
-        left_Mv = self.logit_gradient(weight_vD, hidden_ntD.flatten(0, 1), *flat, start)
+        left_Mv = self.logit_gradient(weight_vD, hidden_ntD.flatten(0, 1), *flat, start=start)
         return left_Mv.to(hidden_ntD.dtype).unflatten(0, hidden_ntD.shape[:2])
 
     def blocks(self, picks: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:

@@ -47,8 +47,8 @@ def output_head(module: nn.Module, inputs: Sequence[Tensor], further: Sequence[T
     Such a module offers `logit_gradient`, `token_scale` and `chunks`, so that the gradient at its logits can be made
     again in pieces. Called without targets it is a plain linear layer.
     """
-    if len(inputs) == 1:
-        return linear(module, inputs, further, gradient)
+    if len(inputs) == 1:  # its last rows may stand for no token, and have no logit
+        return linear(module, inputs, further, F.pad(gradient, (0, len(module.weight) - gradient.shape[-1])))
     hidden_NTD, targets_NT = inputs
     (normaliser_NT,) = further
     scale_NT = module.token_scale(targets_NT, normaliser_NT.dtype) * gradient[:, None]

@@ -4,6 +4,7 @@ Shapes: N candidates in one group.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ _DICTIONARY = ["rank", "pick", "learning_rate"]
 class SelectionLog:
     """Writer of one rank's rows. `folder` is `<run>/selection`; it is made if it is not there.
 
-    `flush_every`: steps after which the rows so far are written; always whole steps. Call `flush` before a
+    `flush_every`: steps after which the rows so far are written; always whole steps, and of every rank after another
+    step, so that they do not all write at once. Call `flush` before a
     checkpoint is declared complete, so that a resume from it finds every row before its step.
     """
 
@@ -45,7 +47,6 @@ class SelectionLog:
         self.flush_every = flush_every
         self.folder.mkdir(parents=True, exist_ok=True)
         self._pending: list[_Group] = []
-        self._pending_steps = 0
         self._last_step = None
         self._written = SCHEMA.empty_table()  # the rows of the current file
         self._path = None
@@ -70,14 +71,15 @@ class SelectionLog:
     ) -> None:
         """Add the N candidates of one group, in the order they were drawn.
 
-        `sample_ids_N`: int64 array or tensor [N]; `picks`: positions in the group (0..N-1) in the order of
-        being picked, -1 for one that could not be made; `order`: their places in it, where other groups have a part in
-        it. `measured`: positions [M] of those that came before the model, where not all did or in another order; the
-        others are logged as dropped, and of the quantities all but `predicted` are then of these M, in that order. Every
-        quantity is a float array or tensor [N], or None where it was not measured (null in the log). by_prediction: the
-        method ranked all N by `predicted`, which then is their score, and dropped none. Tensors on a device are on their
-        way from now on, so appending never waits for it, and a flush hardly. Raises ValueError on a length that is not N
-        (or M) or a step earlier than the last one; a pick that is no position, or comes twice, is found at the flush.
+        `sample_ids_N`: int64 array or tensor [N]; `picks`: positions in the group (0..N-1) in the order of being
+        picked, -1 for one that could not be made; `order`: their places in it, where other groups have a part in it.
+        `measured`: positions [M] of those that came before the model, where not all did or in another order; the
+        others are logged as dropped, and of the quantities all but `predicted` are then of these M, in that order.
+        Every quantity is a float array or tensor [N], or None where it was not measured (null in the log).
+        by_prediction: the method ranked all N by `predicted`, which then is their score, and dropped none. Tensors on
+        a device are on their way from now on, so appending never waits for it, and a flush hardly. Raises ValueError
+        on a length that is not N (or M) or a step earlier than the last one; a pick that is no position, or comes
+        twice, is found at the flush.
         """
         if self._last_step is not None and step < self._last_step:
             raise ValueError(f"step {step} logged after step {self._last_step}: rows must be logged in step order")
@@ -93,9 +95,8 @@ class SelectionLog:
                     f"but the group has {expected} candidates{' that were measured' * (expected < drawn)}"
                 )
         if step != self._last_step:
-            if self._pending_steps >= self.flush_every:
+            if (step + self.rank) % self.flush_every == 0:
                 self.flush()
-            self._pending_steps += 1
             self._last_step = step
         kept = {name: _keep(values) for name, values in quantities.items() if values is not None}
         places = None if measured is None else np.array(measured, dtype=np.int64)
@@ -115,7 +116,7 @@ class SelectionLog:
                     f"(SelectionLog.drop_from) before logging them"
                 )
         _write(rows, self._path)
-        self._pending, self._pending_steps = [], 0
+        self._pending = []
         full = rows.num_rows >= FILE_ROWS
         self._written, self._path = (SCHEMA.empty_table(), None) if full else (rows, self._path)
 
@@ -124,17 +125,18 @@ class SelectionLog:
         self.flush()
 
     @staticmethod
-    def drop_from(folder: Path, step: int) -> None:
+    def drop_from(folder: Path, step: int, rank: int = 0, ranks: int = 1) -> None:
         """Drop every row of step `step` or later, of every rank, and temporary files a crash left behind.
 
-        For a resume from step `step`; one process calls it before any rank logs. It may be interrupted and
-        called again: each file is replaced or removed as a whole. Raises ValueError naming a file that
-        cannot be read.
+        For a resume from step `step`, before any rank logs: one process calls it, or each of `ranks` does, for its
+        share of the files. It may be interrupted and called again: each file is replaced or removed as a whole. Raises
+        ValueError naming a file that cannot be read.
         """
         folder = Path(folder)
         for leftover in folder.glob("*.tmp"):
-            leftover.unlink()
-        for path in sorted(folder.glob("*.parquet")):
+            if _writer_of(leftover) % ranks == rank:
+                leftover.unlink()
+        for path in sorted(path for path in folder.glob("*.parquet") if _writer_of(path) % ranks == rank):
             try:
                 rows = pq.read_table(path, page_checksum_verification=True) if _reaches(path, step) else None
             except (OSError, pa.ArrowException) as error:
@@ -239,6 +241,12 @@ def _pick_column(group: _Group, size: int) -> np.ndarray:
         )
     column[picks] = np.arange(len(picks)) if group.order is None else _on_host(group.order)
     return column
+
+
+def _writer_of(path: Path) -> int:
+    """The rank in a log file's name; 0 where there is none."""
+    found = re.search(r"-rank(\d+)\.parquet", path.name)
+    return int(found[1]) if found else 0
 
 
 def _reaches(path: Path, step: int) -> bool:

@@ -115,6 +115,7 @@ NOT_RUN = {
         "pipe:aws s3 cp s3://bucket/shards": SHARDS_AFAR,
     },
     "docs/running.md": {
+        "make test-gpu": "needs a GPU",
         "installed-docs": INSTALLED,
         "openwebtext": HUB,
         "--standalone --nproc-per-node 8": GPUS,
@@ -151,6 +152,7 @@ NOT_RUN = {
         "bench step --rounds": MINUTES,
         "bench step --n-layer": MINUTES,
         "bench step --run": MINUTES,
+        "bench checkpoint": MINUTES,
         "bench log": MINUTES,
         "bench log --amortised": MINUTES,
         "bench loader --rounds": MINUTES,

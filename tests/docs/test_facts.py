@@ -184,6 +184,7 @@ def test_every_benchmark_has_its_command():
 # What each promise of docs/guarantees.md begins with, and the tests of it: their names, or what these begin with.
 PROMISES = {
     "Exact resume.": ["test_killed_at_any_moment", "test_a_killed_run_goes_on_as_if_nothing"],
+    "A checkpoint is complete or not there": ["test_training_goes_on_while_a_checkpoint_is_written"],
     "Restarts.": ["test_torchrun_restarts"],
     "Other world sizes.": [
         "test_a_run_goes_on_at_another_world_size",

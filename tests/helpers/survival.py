@@ -7,7 +7,7 @@ import torch
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict as load_state_dict
 
-from model.safe_load import SafeReader
+from model.checkpoint.safe_load import SafeReader
 from selection.log.reader import read_log
 
 STEPS = {"train__steps": 8, "train__eval_every": 3, "train__checkpoint_every": 2, "model__n_layer": 1}

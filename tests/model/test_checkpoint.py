@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,8 @@ import torch.distributed.checkpoint as dcp
 
 from model import checkpoint
 from model.build import build_gpt2
+from model.checkpoint import CheckpointWriter
+from model.checkpoint.state import tensors_of
 from model.gpt2 import GPT2Config
 from model.optimizer import build_adamw
 from model.world import World
@@ -33,7 +38,13 @@ def _trained(world, seed=0):
 
 
 def _save(folder, step, model, optimizer, keep=2):
-    return checkpoint.save(folder, step, model, optimizer, {}, {"seconds": 1.5}, keep)
+    return _written(CheckpointWriter(folder, keep), step, model, optimizer)
+
+
+def _written(writer, step, model, optimizer, extra=None):
+    writer.save(step, model, optimizer, extra or {}, {"seconds": 1.5})
+    writer.finish()
+    return writer.folder / f"step-{step:08d}"
 
 
 def _values(model, optimizer):
@@ -52,7 +63,7 @@ def test_what_is_loaded_is_what_was_saved(world, tmp_path):
 def test_single_tensors_are_read_by_one_process_alone(tmp_path):
     world = World.join()
     saved = torch.arange(5, dtype=torch.float32)
-    path = checkpoint.save(tmp_path, 1, *_trained(world), {"prefilter": {"weights": saved}}, {}, keep=1)
+    path = _written(CheckpointWriter(tmp_path, 1), 1, *_trained(world), {"prefilter": {"weights": saved}})
     world.leave()
     assert not dist.is_initialized()
     read = torch.empty(5)
@@ -75,6 +86,38 @@ def test_the_last_few_are_kept_and_leftovers_removed(world, tmp_path):
         _save(tmp_path, step, *trained)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
     assert checkpoint.latest(tmp_path).name == "step-00000003"
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(world, tmp_path, monkeypatch):
+    """What is saved is how things were; there is nothing to see before it is whole; one is written at a time."""
+    (model, optimizer), writer = _trained(world), CheckpointWriter(tmp_path, keep=2)
+    before = [value.clone() for value in _values(model, optimizer)]
+    disk, fsync = threading.Event(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (disk.wait(), fsync(handle)))
+    writer.save(1, model, optimizer, {}, {})
+    model(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 4, dtype=torch.long)).sum().backward()
+    optimizer.step()
+    writer.check()
+    assert checkpoint.latest(tmp_path) is None
+    disk.set()
+    writer.save(2, model, optimizer, {}, {})
+    assert checkpoint.latest(tmp_path).name >= "step-00000001"
+    writer.finish()
+    for step, expected in ((1, before), (2, _values(model, optimizer))):
+        loaded = _trained(world, seed=1)
+        checkpoint.load(tmp_path / f"step-{step:08d}", *loaded, {})
+        assert all(torch.equal(one, other) for one, other in zip(expected, _values(*loaded), strict=True))
+
+
+def test_what_could_not_be_written_is_told_by_the_next_step(world, tmp_path):
+    writer = CheckpointWriter(tmp_path / "none", keep=2)
+    (tmp_path / "none").write_text("a file where the folder should be")
+    writer.save(1, *_trained(world), {}, {})
+    with pytest.raises(ValueError, match=r"step-00000001 cannot be written: .*; those before it are whole"):
+        for _ in range(1000):
+            writer.check()
+            time.sleep(0.01)
+    writer.check()
 
 
 class _RunsCode:
@@ -108,7 +151,7 @@ def test_an_index_that_points_elsewhere_is_refused(world, tmp_path):
 def test_a_hostile_value_runs_nothing(world, tmp_path):
     """In place of one of the numbers that lie beside the tensors."""
     trained = _trained(world)
-    tensors = checkpoint._tensors(*trained)
+    tensors = tensors_of(*trained)
     tensors["optimizer"]["param_groups"][0]["lr"] = _RunsCode(tmp_path / "ran")
     dcp.save(tensors, checkpoint_id=tmp_path / "step-00000001")
     with pytest.raises(ValueError, match="cannot be read: Weights only load failed"):
@@ -133,7 +176,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before(world, tmp_path
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    owner = checkpoint.Path if operation in ("mkdir", "write_text") else os
+    owner = Path if operation in ("mkdir", "write_text") else os
     monkeypatch.setattr(owner, operation, full)
     with pytest.raises(ValueError, match=r"step-00000003 cannot be written: .*No space left on device; those before"):
         _save(tmp_path, 3, *trained)

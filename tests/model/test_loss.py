@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from model import loss
+from model.gpt2 import GPT2, GPT2Config
 from model.loss import OutputHead, chunks
+from model.optimizer import build_adamw
+from model.weights import to_transformers
 from tests.helpers.counting import Launches, on_gpu
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")  # whatever is no CPU has a GPU's settings
@@ -41,3 +45,41 @@ def test_a_pass_of_the_head_takes_few_launches(dtype):
     assert hidden_NTD.grad.shape == hidden_NTD.shape
     assert head.weight.grad.shape == head.weight.shape
     assert sum(name == "aten::mm" or name == "aten::addmm_" for name in launched.names) == 3 * 4
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.5, 0.0, -2.0]])
+def test_rows_of_no_token_have_no_say_and_no_gradient(weights):
+    """The loss, its gradients and the logits are those of the rows that stand for tokens, whatever is in the others."""
+    torch.manual_seed(0)
+    head, plain = OutputHead(6, 64, 31).double(), torch.nn.Linear(6, 31, bias=False).double()
+    with torch.no_grad():
+        head.weight[31:] = 1e3
+        plain.weight.copy_(head.weight[:31])
+    hidden_NTD = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
+    targets_NT, weight_N = torch.randint(0, 31, (3, 5)), torch.tensor(weights).double()
+    targets_NT[1, 2:] = -1
+    losses_N, normaliser_NT = head(hidden_NTD, targets_NT)
+    ((losses_N * weight_N).sum() if weights[1] == 0 else losses_N.sum()).backward()
+    found, hidden_NTD.grad = hidden_NTD.grad, None
+    loss_NT = F.cross_entropy(plain(hidden_NTD).transpose(1, 2), targets_NT, ignore_index=-1, reduction="none")
+    expected_N = loss_NT.sum(dim=1) / (targets_NT != -1).sum(dim=1)
+    (expected_N * weight_N).sum().backward()
+    torch.testing.assert_close(losses_N, expected_N, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(normaliser_NT, plain(hidden_NTD).logsumexp(2), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, hidden_NTD.grad, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(head.weight.grad[:31], plain.weight.grad, rtol=1e-10, atol=1e-14)
+    assert not head.weight.grad[31:].any()
+    assert head(hidden_NTD).shape == (3, 5, 31)
+
+
+def test_the_token_table_has_whole_tiles_of_rows_which_stay_zero_in_training():
+    model = GPT2(GPT2Config(vocab_size=50, n_layer=1, n_head=2, n_embd=8, sequence_length=4))
+    optimizer = build_adamw(model, 1e-2, weight_decay=0.1)
+    tokens_NT = torch.randint(0, 50, (4, 4))
+    for _ in range(3):
+        model(tokens_NT, tokens_NT).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert model.wte.weight.shape == (64, 8)
+    assert not model.wte.weight[50:].any()
+    assert to_transformers(model, 0).transformer.wte.weight.shape == (50, 8)

@@ -98,6 +98,13 @@ def test_too_few_gpus_are_left_alone_with_a_word_or_refused(machine, monkeypatch
     assert choose_device("auto")[1].startswith(machine_of_two)
 
 
+def test_a_cpu_is_deterministic_without_being_told():
+    with pytest.raises(ValueError, match=r"train\.deterministic does nothing on the CPU, where sums have one order"):
+        World.join("cpu", deterministic=True)
+    assert not dist.is_initialized()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_ranks_that_would_compute_on_different_devices_are_refused():
     refuse_mixed(["cuda", "cuda"])
     refuse_mixed(["cpu"])

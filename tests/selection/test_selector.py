@@ -81,7 +81,7 @@ def test_scores_picks_and_gradient_equal_autograd(method, memory):
 def test_groups_of_a_step_compete_where_the_pool_is_the_step(method, memory):
     chosen = settings(method, pool="step", scoring__memory=memory)
     selector, model, _ = build(chosen)
-    tokens_GnT1, features_GnF = drawn(chosen, 0)
+    tokens_GnT1, features_GnF = drawn(chosen, 3)
     expected_C = torch.cat([expected_scores(method, model, batch(tokens_NT1)) for tokens_NT1 in tokens_GnT1])
     best = (-expected_C).argsort(stable=True)[: GROUPS * K].tolist()
     choices = selector.choose(0, tokens_GnT1, features_GnF, RATE)

@@ -143,6 +143,18 @@ def test_a_shard_that_is_not_there_is_not_asked_for_again(server, tmp_path):
     assert server.asked["train-000001.tar"] == 1
 
 
+def test_shards_are_fetched_a_window_ahead_of_their_lane(server, tmp_path):
+    stream = CandidateStream(_mirror(server, tmp_path), groups=1, drawn=5, seed=0, lanes=[0], window=10)
+    drawing = iter(stream)
+    next(drawing)
+    ahead = {f"train-{number:06d}.tar" for number in stream._order.window(0, 0, 1)[0] // 10}
+    deadline = time.monotonic() + 20
+    while not ahead <= set(_shards(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ahead <= set(_shards(tmp_path))
+    assert len(_shards(tmp_path)) < 6
+
+
 def test_what_is_no_dataset_gets_a_sentence(server, tmp_path):
     (server.folder / "manifest.json").write_text("<html>")
     with pytest.raises(ValueError, match=r"holds a manifest.json that is none of ours"):

@@ -96,13 +96,38 @@ def test_drop_from_keeps_earlier_steps_of_every_rank_and_clears_leftovers(tmp_pa
         SelectionLog.drop_from(tmp_path, 6)
         assert read_log(tmp_path).to_pylist() == [row for row in before if row["step"] < 6]
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
-        f"00000000{step}-rank0000{rank}.parquet" for step in (0, 4) for rank in (0, 1)
+        f"00000000{step}-rank0000{rank}.parquet" for step, rank in ((0, 0), (0, 1), (4, 0), (5, 1))
     ]
     assert (tmp_path / "000000000-rank00000.parquet").stat().st_mtime_ns == untouched
     # Resumed by one rank instead of two, from the same step: the log is as if never interrupted.
     write_run(tmp_path, steps=4, rank=0, groups=(0, 1), start=6)
     without_rank = [{**row, "rank": 0} for row in before]
     assert [{**row, "rank": 0} for row in read_log(tmp_path).to_pylist()] == without_rank
+
+
+def test_each_rank_drops_its_share_also_of_ranks_that_are_no_more(tmp_path):
+    for rank in range(3):
+        write_run(tmp_path, steps=4, rank=rank, groups=(rank,))
+        (tmp_path / f".000000002-rank{rank:05d}.parquet.tmp").write_text("half")
+    SelectionLog.drop_from(tmp_path, 2, rank=0, ranks=2)
+    left = read_log(tmp_path, ["step", "group"]).to_pydict()
+    assert {group for step, group in zip(left["step"], left["group"], strict=True) if step >= 2} == {1}
+    assert [path.name for path in tmp_path.glob("*.tmp")] == [".000000002-rank00001.parquet.tmp"]
+    SelectionLog.drop_from(tmp_path, 2, rank=1, ranks=2)
+    assert sorted(read_log(tmp_path, ["step"])["step"].to_pylist()) == [0] * 12 + [1] * 12
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_ranks_flush_after_different_steps(tmp_path):
+    flushed = {}
+    for rank in range(3):
+        log = SelectionLog(tmp_path, rank, flush_every=3)
+        for step in range(4):
+            before = len(list(tmp_path.glob("*.parquet")))
+            log.append(step, rank, [1, 2], [0], learning_rate=1.0)
+            if len(list(tmp_path.glob("*.parquet"))) > before:
+                flushed[rank] = step
+    assert flushed == {0: 3, 1: 2, 2: 1}
 
 
 def test_drop_from_step_zero_empties_the_log(tmp_path):

@@ -67,17 +67,15 @@ def count_here(
     dtype: str = "bfloat16",
     as_on_a_gpu: bool = True,
 ) -> list[Counted]:
-    """These steps of one rank of `size`, each after the optimizer has its state.
+    """These steps of one rank of `size`, after a first one, in which the optimizer and FSDP2 get their state.
 
     A multiple of 8 is a step that an amortised arm scores.
     """
     found = []
     with sized_as_on_a_gpu() if as_on_a_gpu else nullcontext(), fake_world(rank, size) as world:
         one = Rank(world, shape, settings, dtype, recomputes, groups)
-        for parameter in one.model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        one.optimizer.step()
-        one.optimizer.zero_grad()
+        with Counts(answer=settings.picks):
+            one.update(one.choose(0))
         for step in steps:
             with traced(one.model, one.optimizer, answer=settings.picks) as trace:
                 choices = one.choose(step)

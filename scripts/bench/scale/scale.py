@@ -7,13 +7,15 @@ parts of products as large as on a GPU; nothing is computed. GPT-2 with V = 5030
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import tyro
 from rich.console import Console
 
 from scripts.bench.scale.counted import SHAPES, Counted, count, shape_of
+from scripts.bench.scale.measured import measure, table
+from scripts.bench.scale.projected import Hardware, projected, seconds
 from scripts.bench.scale.rank import ARMS, arm
 from scripts.bench.scale.tables import by_purpose, totals
 from selection.settings import read_by, replaced
@@ -37,6 +39,13 @@ class ScaleOptions:
     """Blocks are recomputed in backward."""
     memory: Literal["kept", "streamed"] = "kept"
     """Of the recorded pass."""
+    here: tuple[int, ...] = ()
+    """World sizes that are measured on this machine, by gloo, on a small network."""
+    rounds: int = 3
+    """Times that 8 steps are measured there."""
+    project: bool = False
+    """Project the time of a step on the hardware that is given."""
+    hardware: Hardware = field(default_factory=Hardware)
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -66,7 +75,7 @@ def _rows(options: ScaleOptions, size: str, ranks: int, name: str) -> list[Row]:
     settings = arm(name, options.picks)
     if "scoring.memory" in read_by(settings):
         settings = replaced(settings, "scoring.memory", options.memory)
-    steps = {"amortised, scored": 0, "amortised, between": 1} if name == "amortised" else {name: 0}
+    steps = {"amortised, scored": 8, "amortised, between": 9} if name == "amortised" else {name: 8}
     given = shape_of(size), settings, ranks
     more = {"groups": options.groups, "steps": tuple(steps.values()), "recomputes": options.recompute}
     first = count(*given, rank=0, **more)
@@ -82,23 +91,34 @@ def main(arguments: list[str]) -> int:
     for key in ("picks", "groups"):
         if getattr(options, key) < 1:
             raise ValueError(f"--{key} must be at least 1, not {getattr(options, key)}")
-    if min(options.ranks) < 2:
+    if min(options.ranks, default=2) < 2:
         raise ValueError(f"--ranks {min(options.ranks)}: nothing travels among fewer than 2")
     console = Console(stderr=options.json, width=None if Console().is_terminal else 110)
+    if min(options.here, default=1) < 1 or options.rounds < 1:
+        raise ValueError("--here and --rounds must be at least 1")
+    found = [measure(ranks, name, options.picks, options.rounds) for name in options.arms for ranks in options.here]
     rows = counted_rows(options, console)
     if options.json:
-        print(json.dumps({"options": dataclasses.asdict(options), "steps": [as_json(row) for row in rows]}))
+        steps, here = [as_json(row, options) for row in rows], [dataclasses.asdict(one) for one in found]
+        print(json.dumps({"options": dataclasses.asdict(options), "here": here, "steps": steps}))
         return 0
-    console.print(totals(rows))
-    console.print(by_purpose(rows))
+    if found:
+        console.print(table(found))
+    if rows:
+        console.print(totals(rows))
+        console.print(by_purpose(rows))
+    if rows and options.project:
+        console.print(projected(rows, options.hardware))
     return 0
 
 
-def as_json(row: Row) -> dict:
+def as_json(row: Row, options: ScaleOptions) -> dict:
     by_purpose = [
         {"purpose": purpose, "by_fsdp": by_fsdp, "collectives": calls, "bytes": row.first.sent[purpose, by_fsdp]}
         for (purpose, by_fsdp), calls in row.first.calls.items()
     ]
     counts = {"operations": row.first.operations, "host_reads": row.first.reads, "peak_bytes": row.first.peak_bytes}
     named = {"size": row.size, "ranks": row.ranks, "step": row.step}
+    if options.project:
+        named |= dict(zip(("computing_seconds", "communication_seconds"), seconds(row, options.hardware), strict=True))
     return named | counts | {"last_peak_bytes": row.last_peak_bytes, "collectives": by_purpose}

@@ -8,7 +8,7 @@ from rich.table import Table
 
 def totals(rows: list[Any]) -> Table:
     """Of every step: its collectives and bytes, against those of plain training; its peak."""
-    table = _table(
+    table = bare_table(
         "a step of one rank",
         "coll.: collectives; / plain: of `regular`'s; MB: that a rank sends in a ring; reads: values that the host "
         "waits for; GiB: the most memory at once, on the first and the last rank",
@@ -27,7 +27,7 @@ def totals(rows: list[Any]) -> Table:
 
 def by_purpose(rows: list[Any]) -> Table:
     """What the collectives of the fewest ranks are for; more ranks make as many."""
-    table = _table(
+    table = bare_table(
         "collectives, and MB that a rank sends, by purpose",
         "Of FSDP2 itself: gathered parameters and scattered gradients, by the pass that they are in",
         ("size", "W", "step", "purpose", "coll.", "MB"),
@@ -43,7 +43,7 @@ def by_purpose(rows: list[Any]) -> Table:
     return table
 
 
-def _table(title: str, note: str, columns: tuple[str, ...]) -> Table:
+def bare_table(title: str, note: str, columns: tuple[str, ...]) -> Table:
     table = Table(title=title, caption=note, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     table.title_justify = table.caption_justify = "left"
     for name in columns:

@@ -6,13 +6,13 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
-import torch
 from rich.console import Console
 
 from model.gpt2 import GPT2, GPT2Config
 from scripts.bench.__main__ import main
 from scripts.bench.scale.counted import Counted, count, count_here
 from scripts.bench.scale.fake import Counts
+from scripts.bench.scale.projected import Hardware, projected, seconds
 from scripts.bench.scale.rank import Rank, arm
 from scripts.bench.scale.scale import Row
 from scripts.bench.scale.tables import by_purpose, totals
@@ -28,12 +28,9 @@ def really(world) -> list[tuple[dict, dict, dict]]:
     found = []
     for settings in ARMS.values():
         rank = Rank(world, SHAPE, settings, "float32", False, GROUPS)
-        for parameter in rank.model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        rank.optimizer.step()
-        rank.optimizer.zero_grad()
+        rank.update(rank.choose(0))
         with Counts() as counts:
-            rank.update(rank.choose(0))
+            rank.update(rank.choose(8))
         operations = dict(counts.operations)
         with counts:
             rank.learn()
@@ -44,7 +41,7 @@ def really(world) -> list[tuple[dict, dict, dict]]:
 def faked() -> list[tuple[dict, dict, dict]]:
     found = []
     for settings in ARMS.values():
-        (step,) = count_here(SHAPE, settings, size=2, groups=GROUPS, dtype="float32", as_on_a_gpu=False)
+        (step,) = count_here(SHAPE, settings, size=2, groups=GROUPS, steps=(8,), dtype="float32", as_on_a_gpu=False)
         found.append((dict(step.calls), dict(step.sent), dict(step.operations)))
     return found
 
@@ -106,3 +103,17 @@ def test_the_tables_compare_with_plain_training():
     text = " ".join(console.export_text().split())
     assert "124M 8 exact 48 1.50 3.0 1.50 3 1.00 0.50" in text
     assert "124M 8 exact FSDP2, in training 30 1.0" in text
+
+
+def test_a_projection_is_what_its_four_numbers_say():
+    """128 ranks are 7 doublings: 2 s of products; 3 s of bytes and 7 collectives of 0.5 s for each doubling."""
+    hardware = Hardware(peak=100.0, utilisation=0.5, bandwidth=10.0, latency=0.5)
+    counted = Counted(Counter({("a", True): 7}), Counter({("a", True): 30}), Counter({"training": 100}), 0, 1)
+    assert seconds(Row("124M", 128, "regular", counted, 1), hardware) == (2.0, 3.0 + 7 * 7 * 0.5)
+    more = Counted(Counter({("a", True): 14}), Counter({("a", True): 30}), Counter({"scores": 900}), 0, 1)
+    names = ("regular", counted), ("amortised, scored", more), ("amortised, between", counted)
+    console = Console(width=140, record=True)
+    console.print(projected([Row("124M", 128, name, each, 1) for name, each in names], hardware))
+    text = " ".join(console.export_text().split())
+    assert "amortised, scored 18.0000 52.0000 70.0000 2.37 52.0000 1.89" in text
+    assert "amortised, mean of 8 4.0000 30.5625 34.5625 1.17 30.5625 1.11" in text

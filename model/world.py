@@ -74,6 +74,8 @@ class World:
         else:
             machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             size = machine // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        if self.size == 1:
+            return size
         least = torch.tensor(size, device=self.device)
         dist.all_reduce(least, op=dist.ReduceOp.MIN)
         return int(least)

@@ -54,7 +54,7 @@ def rows_of(world, rate: float, experiment: str = "steps", setting: float = 1) -
 
 def test_errors_fall_as_the_terms_left_out_do(world):
     """At half the rate: a fourth of the error to first order, an eighth with the exact second order."""
-    large, small = rows_of(world, 2e-3), rows_of(world, 1e-3)
+    large, small = rows_of(world, 2e-4), rows_of(world, 1e-4)
     for predictor, factor in (("first", 4), ("exact", 8)):
         errors = [np.array([row[predictor] - row["actual"] for row in rows]) for rows in (large, small)]
         np.testing.assert_allclose(errors[0] / errors[1], factor, rtol=0.1)

@@ -77,7 +77,7 @@ def test_the_command_tells_scored_steps_from_those_between(capsys, monkeypatch):
     plain, scored, between = json.loads(capsys.readouterr().out)["steps"]
     assert scored["operations"]["scores"] > 0
     assert between["operations"] == plain["operations"]
-    assert {c["purpose"] for c in scored["collectives"]} >= {"direction", "scores", "picks' gradient", "predictor"}
+    assert {c["purpose"] for c in scored["collectives"]} >= {"direction", "picks' gradient", "predictor"}
     assert {c["purpose"] for c in between["collectives"]} == {c["purpose"] for c in plain["collectives"]}
 
 

@@ -38,13 +38,13 @@ def test_how_a_run_ended_is_on_record_until_it_goes_on(dataset, tmp_path, monkey
     broken_at(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert main(begin) == 0
     record = read_run(folder)
-    assert record.ended == Ended("stopped", 5, "SIGTERM")  # after the step at hand
-    assert record.ending == "stopped after 5 steps by SIGTERM"
-    assert len(record.training) == 5
+    assert record.ended == Ended("stopped", 6, "SIGTERM")  # the ranks agree on it a step later
+    assert record.ending == "stopped after 6 steps by SIGTERM"
+    assert len(record.training) == 6
 
     broken_at(monkeypatch, 6, fail)
     assert main(go_on) == 1
-    assert read_run(folder).ending == "failed after 6 steps: no more"
+    assert read_run(folder).ending == "failed after 8 steps: no more"  # the line of a step is written during the next
 
     unfinished = []
     broken_at(monkeypatch, 6, lambda: unfinished.append(read_run(folder)))

@@ -47,9 +47,10 @@ def expected_scores(method: str, model, pairs) -> torch.Tensor:
     return -(g_NP @ v_P) if method == "bottomk" else g_NP @ v_P
 
 
+RECORDED = [name for name in SCORED if METHODS[name].passes == "recorded"]
 KEPT_AND_STREAMED = [
-    *((name, "kept") for name in SCORED),
-    *((name, "streamed") for name in SCORED if METHODS[name].passes == "recorded"),
+    *itertools.product(RECORDED, ("kept", "streamed")),
+    *((name, "auto") for name in SCORED if name not in RECORDED),
 ]
 
 

@@ -42,7 +42,7 @@ OTHER = {
 AMORTISED = {"amortise.drawn": 12}
 # So that a few steps hear of the shares, and see all turns of a trial.
 OFTEN = {"need": {"need.every": 1, "need.window": 4}, "auto": {"need.every": 1, "need.window": 4, "auto.block": 1}}
-STEPS = {"need": 6, "auto": 16}  # and of the others, 3
+STEPS = {"need": 6, "auto": 16, "topk": 6}  # and of the others, 3
 # What a script does with these is tested where it does it: tests/scripts/train/test_train.py and
 # tests/scripts/prepare/test_known.py.
 READ_ELSEWHERE = {"method", "direction.targets", "reference.file"}

@@ -106,7 +106,12 @@ NOT_RUN = {
         "scripts.prepare likeness": KNOWN,
         "--out runs/rho-loss": KNOWN,
     },
-    "README.md": {"make demo": FRESH, "make test": FRESH, "pip install .": "makes an installation"},
+    "README.md": {
+        "make demo": FRESH,
+        "make test": FRESH,
+        "make test-gpu": GPUS,
+        "pip install .": "makes an installation",
+    },
     "docs/data.md": {
         "installed-docs": INSTALLED,
         "--dataset owner/name": HUB,

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from scripts.compare.results import Result, Results
 from scripts.report.figures import COLOURS, DASHES, PLOT_STYLE
@@ -41,6 +42,7 @@ def draw(results: Results, path: Path) -> None:
             row[0].set_ylim(*_limits([result for tuned in found.values() for result in tuned], split))
     for axes, label in zip(grid[-1], _XLABELS.values(), strict=True):
         axes.set_xlabel(label)
+    grid[-1][list(_XLABELS).index("tokens")].xaxis.set_major_formatter(EngFormatter(sep=""))
     handles, names = grid[0][0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(names)))

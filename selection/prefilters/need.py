@@ -102,8 +102,9 @@ class SharedFilters:
         self._mean_C, self._spread_C = known_Cn.mean(1), np.maximum(known_Cn.std(1), 1e-12)
         halves = [m[: len(m) // 2] for m in members], [m[len(m) // 2 :] for m in members]
         folds = [_Fold(target_nF, own, others, pool_B, fresh_pF) for own, others in (halves, halves[::-1])]
-        seen_by_the_other = [np.concatenate(halves) for halves in zip(*(fold.own for fold in folds), strict=True)]
-        own_C = np.array([np.quantile(seen, LEAST) for seen in seen_by_the_other])
+        # Every cluster's own text, by the filter of its other half.
+        seen_by_fold = zip(*(fold.own for fold in folds), strict=True)
+        own_C = np.array([np.quantile(np.concatenate(seen), LEAST) for seen in seen_by_fold])
         self.least_C = (own_C - self._mean_C) / self._spread_C
         watched = max(1, samples // len(members))
         # Positions among the target samples, [C w], cluster by cluster, each spread evenly over its own.

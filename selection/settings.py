@@ -74,6 +74,8 @@ class FilterSettings:
 
     temperature: float = 0.0
     """Noise on what the filter predicts, in standard deviations of a group's predictions; 0 takes the best."""
+    when: Literal["judged", "always"] = "judged"
+    """`judged`: it chooses only while it tells target text from the pool."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ class Importance(Method):
     After Xie et al., "DSIR", NeurIPS 2023, section 3; see selection/prefilters/importance.py.
     """
 
-    passes, filter, reads = "none", "importance", CHOOSING | {"direction.targets", "filter.temperature"}
+    passes, filter, reads = "none", "importance", CHOOSING | {"direction.targets", "filter.temperature", "filter.when"}
     ranks_by = "what the filter predicts from the n-grams"
 
 
@@ -24,7 +24,14 @@ class Need(Method):
     needs, by the falling losses of a few target samples: see selection/prefilters/need.py."""
 
     passes, filter, watches = "none", "need", True
-    reads = CHOOSING | {"direction.targets"} | {f"need.{key}" for key in ("clusters", "samples", "every", "window")}
+    reads = CHOOSING | {
+        "direction.targets",
+        "filter.when",
+        "need.clusters",
+        "need.samples",
+        "need.every",
+        "need.window",
+    }
     ranks_by = "the best that a cluster's filter predicts from the n-grams; the clusters take turns by their shares"
 
 

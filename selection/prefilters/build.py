@@ -25,19 +25,27 @@ def build_prefilter(
         return _shared(settings, *known)
     if settings.prefilter == "auto":
         return _auto(settings, groups, *known)
-    return Prefilter(PREFILTERS[settings.prefilter](*known), settings.filter.temperature)
+    return _single(settings, settings.prefilter, *known)
+
+
+def _single(settings: Any, name: str, *known: np.ndarray) -> Prefilter:
+    return Prefilter(PREFILTERS[name](*known), settings.filter.temperature, _judged(settings))
 
 
 def _shared(settings: Any, *known: np.ndarray) -> SharedFilters:
     need = settings.need
     memory = need.window // need.every + 1
     several = {"clusters": need.clusters, "samples": need.samples, "every": need.every, "memory": memory}
-    return SharedFilters(*known, picks=settings.picks, **several)
+    return SharedFilters(*known, picks=settings.picks, judged=_judged(settings), **several)
+
+
+def _judged(settings: Any) -> bool:
+    return settings.filter.when == "judged"
 
 
 def _auto(settings: Any, groups: int, *known: np.ndarray) -> Auto:
     need = settings.need
     # A training pass over a sample is a forward and a backward of twice its cost; what need watches is a forward alone.
     watching = need.samples / (3 * groups * settings.picks * need.every)
-    single = Prefilter(PREFILTERS["importance"](*known), settings.filter.temperature)
+    single = _single(settings, "importance", *known)
     return Auto(single, _shared(settings, *known), len(known[0]), block=settings.auto.block, watching=watching)

@@ -52,12 +52,13 @@ class Prefilter:
 
     temperature: of the noise that predictions get, in standard deviations of a group's; with it the k best are drawn
     without replacement, more likely the better they are (Gumbel top-k, Kool et al. 2019). 0: none.
+    judged: whether the judge is listened to; else the predictor is trusted.
     """
 
-    def __init__(self, predictor: Predictor, temperature: float = 0.0):
-        self._temperature = temperature
+    def __init__(self, predictor: Predictor, temperature: float = 0.0, judged: bool = True):
+        self._temperature, self._judged = temperature, judged
         self.predictor, self.judge = predictor, Judge(predictor.separation())
-        self.trusted = self.judge.on
+        self.trusted = self.judge.on or not judged
         self._sent: _Sent | None = None
         self._leaving: tuple[np.ndarray, np.ndarray, Arriving] | None = None
         self._learnt = False  # since the last `catch_up`
@@ -104,7 +105,7 @@ class Prefilter:
         self.settle()
         if self._learnt:
             self.predictor.refresh()
-            self.trusted, self._learnt = self.judge.on, False
+            self.trusted, self._learnt = self.judge.on or not self._judged, False
 
     def findings(self) -> dict:
         """For the metrics: what the judge's witnesses say."""

@@ -77,7 +77,8 @@ class SharedRanking:
 class SharedFilters:
     """target_nF, pool_nF: features of the target samples and of samples of the pool; fresh_pF: of further ones of the
     pool. clusters: C at most; samples: of the target, watched in all; picks: k; every: steps between two measurements;
-    memory: measurements that a window spans."""
+    memory: measurements that a window spans; judged: whether filters are trusted only where they tell target text from
+    the pool."""
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class SharedFilters:
         picks: int,
         every: int,
         memory: int,
+        judged: bool = True,
     ):
         self._picks, self._every, self._memory = picks, every, memory
         found_n = cluster(target_nF, clusters)
@@ -112,7 +114,7 @@ class SharedFilters:
         self._losses: list[np.ndarray] = []
         # They learn nothing, so the judge's other witness is all there is to hear, and once.
         self.separation = float(np.mean([fold.separation(own_C, self._spread_C) for fold in folds]))
-        self.trusted = self.separation > SEPARATION[False]
+        self.trusted = self.separation > SEPARATION[False] or not judged
 
     def rank(self, features_gnF: np.ndarray, step: int, lanes: Sequence[int]) -> SharedRanking:
         """The candidates of `step`, in the groups of these lanes, by the present shares."""

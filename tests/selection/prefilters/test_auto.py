@@ -14,15 +14,15 @@ POOL = np.concatenate([topic(3, 30, range(100, 200)), topic(4, 30, range(20, 100
 FRESH = topic(5, 60, range(100, 200))
 
 
-def settings(method: str) -> Selection:
-    chosen = Selection(method=method, picks=4, candidates=12)
+def settings(method: str, when: str = "judged") -> Selection:
+    chosen = replaced(Selection(method=method, picks=4, candidates=12), "filter.when", when)
     for key, value in {"need.samples": 8, "need.every": 4, "need.window": 8, "auto.block": 2}.items():
         chosen = replaced(chosen, key, value) if method != "importance" else chosen
     return chosen
 
 
-def build(method: str, target=TARGET, pool=POOL, fresh=FRESH):
-    return build_prefilter(settings(method), *map(ngram_features, (target, pool, fresh)), groups=2)
+def build(method: str, target=TARGET, pool=POOL, fresh=FRESH, when="judged"):
+    return build_prefilter(settings(method, when), *map(ngram_features, (target, pool, fresh)), groups=2)
 
 
 def candidates(step: int) -> np.ndarray:
@@ -108,3 +108,14 @@ def test_a_restored_one_goes_on_as_the_saved_one():
     live(saved, range(15))
     restored.load_state_dict(saved.state_dict())
     assert live(saved, range(15, 60)) == live(restored, range(15, 60))
+
+
+@pytest.mark.parametrize("method", ["importance", "need", "auto"])
+def test_a_judge_that_is_overruled_does_not_count(method):
+    alike = {"pool": TARGET[::-1], "fresh": np.concatenate([topic(6, 20, range(20, 60)), topic(7, 20, range(60, 100))])}
+    assert not build(method, **alike).trusted
+    overruled = build(method, **alike, when="always")
+    assert overruled.trusted
+    assert overruled.rank(candidates(0), 0, [0, 1]).trusted
+    overruled.catch_up()
+    assert overruled.trusted

@@ -6,6 +6,8 @@ As torchrun does, it ends the other ranks when one is gone (by SIGTERM, or by SI
 a rank starts in milliseconds. A rank can be killed at its n-th change to the disk, or after some seconds.
 """
 
+import atexit
+import functools
 import json
 import os
 import signal
@@ -13,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 CHANGES = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
@@ -49,10 +52,22 @@ class Nursery:
         return json.loads(self._process.stdout.readline())
 
 
+@functools.cache
+def shared_nursery() -> Nursery:
+    """One for all tests; it ends when they do."""
+    nursery = Nursery().__enter__()
+    atexit.register(nursery.__exit__)
+    return nursery
+
+
 def _serve() -> None:
     import torch
 
     from scripts.train.__main__ import main
+
+    with suppress(ImportError):  # the extra `peers`: a run of such a network would load them in every rank
+        import peft  # noqa: F401
+        from transformers import LlamaForCausalLM  # noqa: F401
 
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w", buffering=1)

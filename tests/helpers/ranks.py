@@ -17,7 +17,10 @@ from scripts.train.ending import leave_process
 def on_ranks(size: int, function, *arguments) -> list:
     """[function(world, *arguments) of rank 0, of rank 1, ...]; function and results must be picklable."""
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_rank, (size, folder, function, arguments), nprocs=size)
+        # Copies of one process that has loaded torch.
+        multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+        parts = {"args": (size, folder, function, arguments), "nprocs": size, "start_method": "forkserver"}
+        multiprocessing.start_processes(_rank, **parts)
         return [torch.load(Path(folder) / f"result-{rank}", weights_only=False) for rank in range(size)]
 
 

@@ -1,13 +1,13 @@
 """Whole runs of a tiny model, and what they leave behind."""
 
 import json
-import os
-import subprocess
-import sys
+import tempfile
+from pathlib import Path
 
 from scripts.train.__main__ import main
 from selection.log.reader import read_log
 from selection.methods import METHODS
+from tests.helpers.nursery import shared_nursery
 
 TINY = {
     "model.n-layer": 2,
@@ -53,12 +53,9 @@ def run_on_two_ranks(dataset, out, **changes):
 
 
 def run_on_ranks(size, dataset, out, **changes):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size), "-m"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(
-        [*command, "scripts.train", *options(dataset, out, **changes)], env=environment, capture_output=True, text=True
-    )
-    assert finished.returncode == 0, finished.stderr
+    with tempfile.TemporaryDirectory() as folder:
+        answer = shared_nursery().run(options(dataset, out, **changes), Path(folder) / "log", size)
+        assert answer["codes"] == [0] * size, [path.read_text() for path in sorted(Path(folder).iterdir())]
     return out
 
 

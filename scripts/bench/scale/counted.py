@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +13,7 @@ import torch
 from model import loss
 from model.gpt2 import GPT2Config
 from scripts.bench.scale.fake import Counts, fake_world, real_tensors, traced
+from scripts.bench.scale.processes import copies
 from scripts.bench.scale.rank import Rank
 from selection.ghost import parameters
 from selection.settings import Selection
@@ -52,7 +52,7 @@ def shape_of(name: str) -> GPT2Config:
 
 def count(*given: Any, **named: Any) -> list[Counted]:
     """count_here in a process of its own: torch keeps the layouts of one rank, and would take them for another's."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as one:
+    with ProcessPoolExecutor(1, copies()) as one:
         return one.submit(count_here, *given, **named).result()
 
 

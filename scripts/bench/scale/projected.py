@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from scripts.bench.scale.counted import Counted
 from scripts.bench.scale.tables import bare_table
 
 EVERY = 8  # S of the preset `amortised`
@@ -24,12 +25,12 @@ class Hardware:
     """Seconds that a collective takes beside its bytes, for every doubling of the ranks."""
 
 
-def seconds(row: Any, hardware: Hardware) -> tuple[float, float]:
+def seconds(step: Counted, ranks: int, hardware: Hardware) -> tuple[float, float]:
     """(of computing, of communication) of one step."""
-    computing = row.first.operations.total() / (hardware.peak * hardware.utilisation)
-    doublings = (row.ranks - 1).bit_length()
-    sending = row.first.sent.total() / hardware.bandwidth
-    return computing, sending + row.first.calls.total() * hardware.latency * doublings
+    computing = step.operations.total() / (hardware.peak * hardware.utilisation)
+    doublings = (ranks - 1).bit_length()
+    sending = step.sent.total() / hardware.bandwidth
+    return computing, sending + step.calls.total() * hardware.latency * doublings
 
 
 def projected(rows: list[Any], hardware: Hardware) -> Table:
@@ -43,7 +44,9 @@ def projected(rows: list[Any], hardware: Hardware) -> Table:
         ("size", "W", "step", "computing", "communication", "alone", "/ plain", "hidden", "/ plain"),
     )
     for size, ranks in dict.fromkeys((row.size, row.ranks) for row in rows):
-        times = {row.step: seconds(row, hardware) for row in rows if (row.size, row.ranks) == (size, ranks)}
+        times = {
+            row.step: seconds(row.first, ranks, hardware) for row in rows if (row.size, row.ranks) == (size, ranks)
+        }
         if "amortised, scored" in times:
             scored, between = times["amortised, scored"], times["amortised, between"]
             mean = ((a + (EVERY - 1) * b) / EVERY for a, b in zip(scored, between, strict=True))

@@ -13,8 +13,10 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
+from scripts.bench.scale import measured, predicted
 from scripts.bench.scale.counted import SHAPES, Counted, count, shape_of
-from scripts.bench.scale.measured import measure, table
+from scripts.bench.scale.measured import Measured, measure
+from scripts.bench.scale.predicted import predict
 from scripts.bench.scale.projected import Hardware, projected, seconds
 from scripts.bench.scale.rank import ARMS, arm
 from scripts.bench.scale.tables import by_purpose, totals
@@ -27,8 +29,8 @@ class ScaleOptions:
 
     sizes: tuple[Literal[tuple(SHAPES)], ...] = ("124M",)  # type: ignore[valid-type]
     """Networks."""
-    ranks: tuple[int, ...] = (8, 64, 1024)
-    """World sizes W."""
+    ranks: tuple[int, ...] = ()
+    """World sizes W that are counted; by default 8, 64 and 1024, and none with --here."""
     arms: tuple[Literal[ARMS], ...] = ARMS  # type: ignore[valid-type]
     """Presets of scripts/configs/selection; `amortised` has a step that is scored and one that is not."""
     picks: int = 8
@@ -40,11 +42,11 @@ class ScaleOptions:
     memory: Literal["kept", "streamed"] = "kept"
     """Of the recorded pass."""
     here: tuple[int, ...] = ()
-    """World sizes that are measured on this machine, by gloo, on a small network."""
+    """World sizes that are measured on this machine, by gloo, on a small network; in about two minutes on two cores."""
     rounds: int = 3
     """Times that 8 steps are measured there."""
     project: bool = False
-    """Project the time of a step on the hardware that is given."""
+    """Project the time of a step on the hardware that is given; with --here, from W = 1, beside what was measured."""
     hardware: Hardware = field(default_factory=Hardware)
     json: bool = False
     """Print one JSON object instead of tables."""
@@ -61,10 +63,19 @@ class Row:
     last_peak_bytes: int
 
 
+def measured_here(options: ScaleOptions, console: Console) -> list[Measured]:
+    found = []
+    for name in options.arms:
+        for ranks in options.here:
+            with console.status(f"measuring {name} on {ranks} rank{'s' * (ranks > 1)}"):
+                found.append(measure(ranks, name, options.picks, options.rounds))
+    return found
+
+
 def counted_rows(options: ScaleOptions, console: Console) -> list[Row]:
     found = []
     for size in options.sizes:
-        for ranks in options.ranks:
+        for ranks in options.ranks or (() if options.here else (8, 64, 1024)):
             for name in options.arms:
                 with console.status(f"{size}, {ranks} ranks, {name}"):
                     found += _rows(options, size, ranks, name)
@@ -96,14 +107,20 @@ def main(arguments: list[str]) -> int:
     console = Console(stderr=options.json, width=None if Console().is_terminal else 110)
     if min(options.here, default=1) < 1 or options.rounds < 1:
         raise ValueError("--here and --rounds must be at least 1")
-    found = [measure(ranks, name, options.picks, options.rounds) for name in options.arms for ranks in options.here]
+    if options.project and options.here and 1 not in options.here:
+        raise ValueError("--project with --here: name W = 1 as well, which it projects from")
+    found = measured_here(options, console)
+    predictions = predict(found, options.picks) if options.project else []
     rows = counted_rows(options, console)
     if options.json:
-        steps, here = [as_json(row, options) for row in rows], [dataclasses.asdict(one) for one in found]
-        print(json.dumps({"options": dataclasses.asdict(options), "here": here, "steps": steps}))
+        here, there = ([dataclasses.asdict(one) for one in each] for each in (found, predictions))
+        steps = [as_json(row, options) for row in rows]
+        print(json.dumps({"options": dataclasses.asdict(options), "here": here, "projected": there, "steps": steps}))
         return 0
     if found:
-        console.print(table(found))
+        console.print(measured.table(found))
+    if predictions:
+        console.print(predicted.table(predictions))
     if rows:
         console.print(totals(rows))
         console.print(by_purpose(rows))
@@ -120,5 +137,6 @@ def as_json(row: Row, options: ScaleOptions) -> dict:
     counts = {"operations": row.first.operations, "host_reads": row.first.reads, "peak_bytes": row.first.peak_bytes}
     named = {"size": row.size, "ranks": row.ranks, "step": row.step}
     if options.project:
-        named |= dict(zip(("computing_seconds", "communication_seconds"), seconds(row, options.hardware), strict=True))
+        times = seconds(row.first, row.ranks, options.hardware)
+        named |= dict(zip(("computing_seconds", "communication_seconds"), times, strict=True))
     return named | counts | {"last_peak_bytes": row.last_peak_bytes, "collectives": by_purpose}

@@ -2,15 +2,14 @@
 
 import pytest
 
-from tests.helpers.nursery import Nursery
+from tests.helpers.nursery import shared_nursery
 from tests.helpers.runs import options
 from tests.helpers.survival import WHOLE
 
 
 @pytest.fixture(scope="session")
 def nursery():
-    with Nursery() as nursery:
-        yield nursery
+    return shared_nursery()
 
 
 @pytest.fixture(scope="session")

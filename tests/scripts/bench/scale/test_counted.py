@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import pytest
 from rich.console import Console
@@ -12,6 +11,7 @@ from model.gpt2 import GPT2, GPT2Config
 from scripts.bench.__main__ import main
 from scripts.bench.scale.counted import Counted, count, count_here
 from scripts.bench.scale.fake import Counts
+from scripts.bench.scale.processes import copies
 from scripts.bench.scale.projected import Hardware, projected, seconds
 from scripts.bench.scale.rank import Rank, arm
 from scripts.bench.scale.scale import Row
@@ -47,7 +47,7 @@ def faked() -> list[tuple[dict, dict, dict]]:
 
 
 def test_a_fake_rank_does_what_a_real_one_does():
-    with ProcessPoolExecutor(1, get_context("spawn")) as one:
+    with ProcessPoolExecutor(1, copies()) as one:
         assert one.submit(faked).result() == on_ranks(2, really)[0]
 
 
@@ -109,7 +109,7 @@ def test_a_projection_is_what_its_four_numbers_say():
     """128 ranks are 7 doublings: 2 s of products; 3 s of bytes and 7 collectives of 0.5 s for each doubling."""
     hardware = Hardware(peak=100.0, utilisation=0.5, bandwidth=10.0, latency=0.5)
     counted = Counted(Counter({("a", True): 7}), Counter({("a", True): 30}), Counter({"training": 100}), 0, 1)
-    assert seconds(Row("124M", 128, "regular", counted, 1), hardware) == (2.0, 3.0 + 7 * 7 * 0.5)
+    assert seconds(counted, 128, hardware) == (2.0, 3.0 + 7 * 7 * 0.5)
     more = Counted(Counter({("a", True): 14}), Counter({("a", True): 30}), Counter({"scores": 900}), 0, 1)
     names = ("regular", counted), ("amortised, scored", more), ("amortised, between", counted)
     console = Console(width=140, record=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..direction.low_rank import LowRank
 from .probe import Probe
-from .products import add_product, picked, product, wide_dtype
+from .products import add_product, few_columns, picked, product, wide_dtype
 
 
 @dataclass
@@ -45,16 +45,20 @@ class OuterProduct:
         """(samples among `picks`, left [n, t, o], right [n, t, i]) over all tokens of the picked samples."""
         if picks is None:
             yield slice(None), self.left_NTo, self.right_NTi
+        elif picks.is_cpu:  # where a product for each costs less than a copy of all, and the host may look at picks
+            for place, pick in enumerate(picks.tolist()):
+                if pick >= 0:
+                    yield slice(place, place + 1), self.left_NTo[pick][None], self.right_NTi[pick][None]
         else:
             yield slice(None), picked(self.left_NTo, picks), picked(self.right_NTi, picks)
 
     def gradient(self, picks: Tensor | None) -> Tensor:
         """sum over the picked samples (all: None) of g_i, [o, i]."""
-        if picks is not None and len(picks) == 0:
-            return self.right_NTi.new_zeros(self.rows, self.row_size, dtype=wide_dtype(self.right_NTi.dtype))
         total_oi = None
         for _, left_nto, right_nti in self.blocks(picks):
             total_oi = add_product(total_oi, left_nto.flatten(0, 1).T, right_nti.flatten(0, 1))
+        if total_oi is None:
+            return self.right_NTi.new_zeros(self.rows, self.row_size, dtype=wide_dtype(self.right_NTi.dtype))
         return total_oi
 
     def first_order(self, direction_oi: Tensor | LowRank) -> Tensor:
@@ -63,8 +67,8 @@ class OuterProduct:
         scores_N = self.right_NTi.new_zeros(self.samples, dtype=wide_dtype(dtype))
         for samples, left_nto, right_nti in self.blocks(None):
             if isinstance(direction_oi, LowRank):
-                terms = product(left_nto, direction_oi.left_or.to(dtype))
-                terms = terms.mul_(product(right_nti, direction_oi.right_ir.to(dtype)))
+                terms = few_columns(left_nto, direction_oi.left_or.to(dtype))
+                terms = terms.mul_(few_columns(right_nti, direction_oi.right_ir.to(dtype)))
             elif left_nto.shape[2] >= right_nti.shape[2]:  # the longer side meets R first, so that less is kept
                 terms = product(left_nto, direction_oi.to(dtype)).mul_(right_nti)
             else:
@@ -173,7 +177,7 @@ class FusedHead:
         if self.probe is None or self.probe.block is not direction_oi:
             return OuterProduct.first_order(self, direction_oi)
         wide = wide_dtype(self.hidden_NTD.dtype)
-        right_NTr = product(self.hidden_NTD, direction_oi.right_ir.to(self.hidden_NTD.dtype))
+        right_NTr = few_columns(self.hidden_NTD, direction_oi.right_ir.to(self.hidden_NTD.dtype))
         return (self.probe.left_NTr.to(wide) * right_NTr).sum(dim=(1, 2))
 
     sketch = OuterProduct.sketch
@@ -214,7 +218,7 @@ class RowScatter:
     def first_order(self, direction_VD: Tensor | LowRank) -> Tensor:
         wide = wide_dtype(self.values_NTD.dtype)
         if isinstance(direction_VD, LowRank):
-            values_NTr = product(self.values_NTD, direction_VD.right_ir.to(self.values_NTD.dtype))
+            values_NTr = few_columns(self.values_NTD, direction_VD.right_ir.to(self.values_NTD.dtype))
             return (direction_VD.left_or[self.index_NT].to(wide) * values_NTr).sum(dim=(1, 2))
         return (direction_VD[self.index_NT].to(wide) * self.values_NTD).sum(dim=(1, 2))
 

@@ -5,6 +5,7 @@ what it all comes to on many ranks.
 python -m scripts.bench step                              # costs of every mode, side by side
 python -m scripts.bench step --run runs/stages            # and their fidelity on that run's checkpoints
 python -m scripts.bench step --json > step.json
+python -m scripts.bench kernels                           # the head and compiled blocks, beside torch's own ways
 python -m scripts.bench scale --ranks 8 1024              # what travels and what memory it takes, on ranks not there
 python -m scripts.bench memory                            # its estimate beside what a step takes
 python -m scripts.bench predictor --run runs/scored       # the predictor, its rivals and their ceiling on that run
@@ -13,7 +14,7 @@ python -m scripts.bench checkpoint                        # how long training st
 python -m scripts.bench log                               # what the selection log costs
 python -m scripts.bench loader                            # what reading the data costs, beside other loaders
 python -m scripts.bench prepare --text corpus.jsonl.gz    # what preparing it costs, beside others
-python -m scripts.bench {step,scale,memory,predictor,criterion,checkpoint,log,loader,prepare} --help
+python -m scripts.bench {step,kernels,scale,memory,predictor,criterion,checkpoint,log,loader,prepare} --help
 """
 
 import sys
@@ -21,6 +22,7 @@ from importlib import import_module
 
 BENCHMARKS = {  # and the module of each in scripts.bench
     "step": "steps.step",
+    "kernels": "steps.kernels",
     "scale": "scale.scale",
     "memory": "scale.memory",
     "predictor": "checkpoints.predictor",

@@ -166,6 +166,7 @@ NOT_RUN = {
     "docs/scale.md": {
         "bench checkpoint": MINUTES,
         "bench memory": MINUTES,
+        "bench kernels": MINUTES,
         "bench scale --ranks 8 1024": MINUTES,
         "--groups 4": MINUTES,
         "--groups 1": MINUTES,

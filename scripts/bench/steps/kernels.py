@@ -23,7 +23,7 @@ from scripts.bench.scale.tables import bare_table
 
 
 @dataclass(frozen=True)
-class KernelOptions:
+class KernelsOptions:
     """python -m scripts.bench kernels"""
 
     tokens: int = 512
@@ -47,7 +47,7 @@ class KernelOptions:
 Way = Callable[[], tuple[Tensor, ...]]
 
 
-def heads(options: KernelOptions) -> dict[str, Way]:
+def heads(options: KernelsOptions) -> dict[str, Way]:
     """Forward and backward of a mean loss: the gradients of the hidden states and of the weight."""
     torch.manual_seed(0)
     head = OutputHead(options.width, options.vocab_size)
@@ -68,7 +68,7 @@ def heads(options: KernelOptions) -> dict[str, Way]:
     }
 
 
-def blocks(options: KernelOptions) -> dict[str, Way]:
+def blocks(options: KernelsOptions) -> dict[str, Way]:
     """A plain step without its optimizer: its gradients; an evaluation: its losses."""
     shape = GPT2Config(4096, options.n_layer, max(1, options.n_embd // 64), options.n_embd, options.length)
     tokens_NT, targets_NT = torch.randint(shape.vocab_size, (2, options.samples, options.length))
@@ -103,7 +103,7 @@ def measure(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def table(options: KernelOptions, seconds: dict[str, list[float]]) -> Table:
+def table(options: KernelsOptions, seconds: dict[str, list[float]]) -> Table:
     shown = bare_table(
         "seconds of computing",
         f"one thread, least and most of {options.rounds} rounds; head: {options.tokens} tokens, V = "
@@ -121,7 +121,7 @@ def table(options: KernelOptions, seconds: dict[str, list[float]]) -> Table:
 
 def main(arguments: list[str]) -> int:
     """Measures, and prints a table."""
-    options = tyro.cli(KernelOptions, args=arguments, prog="scripts.bench kernels", description=__doc__)
+    options = tyro.cli(KernelsOptions, args=arguments, prog="scripts.bench kernels", description=__doc__)
     if options.rounds < 1:
         raise ValueError(f"--rounds must be at least 1, not {options.rounds}")
     torch.set_num_threads(1)

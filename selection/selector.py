@@ -29,6 +29,7 @@ from .methods import METHODS, Moment
 from .passes import Passes, Scored
 from .prefilters.auto import Auto
 from .prefilters.cascade import Prefilter, Ranking
+from .prefilters.match import MatchedRanking, Matching
 from .prefilters.need import SharedFilters, SharedRanking
 from .settings import Selection
 
@@ -70,7 +71,7 @@ class Selector:
         groups: int,
         batch: Callable[[Tensor], Batch],
         target: Callable[[int], Batch] | None = None,
-        prefilter: Prefilter | SharedFilters | Auto | None = None,
+        prefilter: Prefilter | Matching | SharedFilters | Auto | None = None,
         lanes: Sequence[int] | None = None,
         watch: Callable[[np.ndarray], np.ndarray] | None = None,
         seed: int = 0,
@@ -89,7 +90,7 @@ class Selector:
             # A preconditioned direction is reduced in rank after the preconditioning, the plain one where it is made.
             plain = settings.direction.preconditioner == "none"
             self._running = RunningDirection(settings.direction.decay, settings.direction.rank if plain else 0)
-        self._ranking: Ranking | SharedRanking | None = None  # of the step at hand, or looked ahead to
+        self._ranking: Ranking | MatchedRanking | SharedRanking | None = None  # of the step at hand, or looked ahead to
         self._trusted: bool | None = None  # whether the last step's ranking was; None: there was none
         self._to_send: tuple | None = None
 
@@ -150,7 +151,7 @@ class Selector:
             for choice, predicted_n in zip(choices, self._ranking.predicted_gn, strict=True):
                 choice.predicted = predicted_n
                 choice.by_prediction = self.method.passes == "none" and self._ranking.trusted
-        if scores and self.prefilter:
+        if self.method.recalls or (scores and self.prefilter):
             self._to_send = features_gnF, choices
         return choices
 
@@ -171,7 +172,7 @@ class Selector:
             self._passes.train(scored, choices[-1].picked, more=len(choices) < len(waiting))
         return choices
 
-    def _rank(self, features_gnF: np.ndarray | None, step: int) -> Ranking | SharedRanking | None:
+    def _rank(self, features_gnF: np.ndarray | None, step: int) -> Ranking | MatchedRanking | SharedRanking | None:
         return self.prefilter.rank(features_gnF, step, self._lanes) if self.prefilter else None
 
     def _shortlist(self, group: int, scores: bool) -> np.ndarray:
@@ -220,17 +221,18 @@ class Selector:
             self._ranking = None if features_gnF is None else self._rank(features_gnF, self._step + 1)
 
     def send_scores(self) -> None:
-        """Sends off what this step's scores teach the prefilter, to be learnt on every rank."""
+        """Sends off what this step's scores, or its picks, teach the prefilter, to be learnt on every rank."""
         if self._to_send is None:
             return
         features_gnF, choices = self._to_send
         self._to_send = None
         places = [choice.measured for choice in choices]
-        self.prefilter.send(
-            np.stack([features_nF[N] for features_nF, N in zip(features_gnF, places, strict=True)]),
-            np.stack([choice.predicted[N] for choice, N in zip(choices, places, strict=True)]),
-            Arriving(torch.stack([choice.score for choice in choices])),
-        )
+        features_gNF = np.stack([features_nF[N] for features_nF, N in zip(features_gnF, places, strict=True)])
+        if self.method.recalls:
+            self.prefilter.send(features_gNF)
+            return
+        predicted_gN = np.stack([choice.predicted[N] for choice, N in zip(choices, places, strict=True)])
+        self.prefilter.send(features_gNF, predicted_gN, Arriving(torch.stack([choice.score for choice in choices])))
 
     def state_dict(self) -> dict:
         """Tensors (DTensors where sharded) of what outlives a step, to be saved with the model's."""

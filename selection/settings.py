@@ -178,7 +178,8 @@ class Selection:
 
     @property
     def prefilter(self) -> str | None:
-        """The name of what ranks candidates by their text, where anything does: one of PREFILTERS, "need" or "auto"."""
+        """The name of what ranks candidates by their text, where anything does: one of PREFILTERS, or of those
+        that a method brings along."""
         return self.amortise.by if self.amortised else METHODS[self.method].filter
 
     @property

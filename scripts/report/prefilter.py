@@ -14,6 +14,7 @@ from scripts.report.texts import FREQUENCY_SAMPLES
 from scripts.train.record import RunRecord
 from selection.attribution import foresight
 from selection.prefilters.judge import WINDOW
+from selection.prefilters.registry import PREFILTERS
 
 _MARKS = 40  # of the running mean in a terminal
 _SEPARATION = (
@@ -148,8 +149,9 @@ def _sources(run: OpenRun, off: list[int]) -> Answer:
 
 
 def _ngrams(run: OpenRun, top: int) -> list[Answer]:
-    # Every cluster of `need` has weights of its own, made anew from the dataset: none are in its checkpoints.
-    one_table = run.selection.prefilter not in ("need", "auto")
+    # Every cluster of `need` has weights of its own, made anew from the dataset: none are in its checkpoints. Those of
+    # `match` change from step to step.
+    one_table = run.selection.prefilter in PREFILTERS
     newest = newest_weights(run.record) if run.texts and one_table else None
     if newest is None:
         return []

@@ -6,7 +6,7 @@ from .momentum import Momentum
 from .opus import Opus
 from .reference import RhoLoss, Sbert
 from .targetless import GradNorm, MaxLoss
-from .unscored import Auto, Importance, Need, Regular
+from .unscored import Auto, Importance, Match, Need, Regular
 
 METHODS: dict[str, type[Method]] = {
     "regular": Regular,
@@ -20,6 +20,7 @@ METHODS: dict[str, type[Method]] = {
     "rho_loss": RhoLoss,
     "sbert": Sbert,
     "importance": Importance,
+    "match": Match,
     "need": Need,
     "auto": Auto,
 }

@@ -19,6 +19,15 @@ class Importance(Method):
     ranks_by = "what the filter predicts from the n-grams"
 
 
+class Match(Method):
+    """Picks that bring the n-grams of what is trained on nearer to those of the target text: see
+    selection/prefilters/match.py."""
+
+    passes, filter, recalls = "none", "match", True
+    reads = CHOOSING | {"direction.targets", "filter.when"}
+    ranks_by = "how much more frequent its n-grams are in the target text than in what was trained on lately"
+
+
 class Need(Method):
     """A static filter for every cluster of the target text; the clusters' shares of the picks follow what each still
     needs, by the falling losses of a few target samples: see selection/prefilters/need.py."""

@@ -6,13 +6,14 @@ import numpy as np
 
 from .auto import Auto
 from .cascade import Prefilter
+from .match import Matching
 from .need import SharedFilters
 from .registry import PREFILTERS
 
 
 def build_prefilter(
     settings: Any, target_nF: np.ndarray, pool_nF: np.ndarray, fresh_pF: np.ndarray, groups: int = 1
-) -> Prefilter | SharedFilters | Auto | None:
+) -> Prefilter | Matching | SharedFilters | Auto | None:
     """settings: a selection.settings.Selection; None where its choice needs no text.
 
     target_nF, pool_nF: features of the target samples and of as many of the pool; fresh_pF: of further ones of it.
@@ -21,6 +22,8 @@ def build_prefilter(
     known = target_nF, pool_nF, fresh_pF
     if settings.prefilter is None:
         return None
+    if settings.prefilter == "match":
+        return Matching(*known, picks=settings.picks, judged=_judged(settings))
     if settings.prefilter == "need":
         return _shared(settings, *known)
     if settings.prefilter == "auto":

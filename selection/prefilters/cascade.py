@@ -59,7 +59,7 @@ class Prefilter:
         self._temperature, self._judged = temperature, judged
         self.predictor, self.judge = predictor, Judge(predictor.separation())
         self.trusted = self.judge.on or not judged
-        self._sent: _Sent | None = None
+        self._sent: Summed | None = None
         self._leaving: tuple[np.ndarray, np.ndarray, Arriving] | None = None
         self._learnt = False  # since the last `catch_up`
 
@@ -89,7 +89,7 @@ class Prefilter:
         scores_gN = arriving_gN.values().numpy()
         correlations = group_correlations(predicted_gN.astype(np.float64), scores_gN.astype(np.float64))
         heard = np.array([np.rint(np.array(correlations) * _UNITS).sum(), len(correlations)]).astype(np.int64)
-        self._sent = _Sent(heard, self.predictor.lesson(features_gNF, scores_gN))
+        self._sent = Summed(heard, self.predictor.lesson(features_gNF, scores_gN))
 
     def settle(self) -> None:
         """Learns what was sent, without using it yet: the state is then complete, for a checkpoint."""
@@ -131,7 +131,7 @@ def gumbel(n: int, *key: int) -> np.ndarray:
     return -np.log(-np.log((bits.astype(np.float64) + 0.5) / 2.0**64)).astype(np.float32)
 
 
-class _Sent:
+class Summed:
     """Whole numbers of this rank, on the host, on their way to be added to those of all ranks."""
 
     def __init__(self, *arrays: np.ndarray):

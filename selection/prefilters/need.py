@@ -1,6 +1,6 @@
 """A filter for every cluster of the target text, each filling its share of the picks; shares follow what is learnt.
 
-The clusters are found among the target samples' words (clusters.py). A cluster's filter weighs n-grams as
+The clusters are found among the target samples' words (ngrams/clusters.py). A cluster's filter weighs n-grams as
 `ImportanceWeights` does: its own text against the pool. What share of the picks it gets is decided by returns. Now and
 then the losses of a few fixed target samples of every cluster are measured, and shares move towards
 
@@ -30,10 +30,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .clusters import cluster
 from .importance import log_ratio
 from .judge import SEPARATION
-from .ngrams import count_ngrams
+from .ngrams import cluster, count_ngrams
 
 FLOOR = 0.2
 LEAST = 0.25  # quantile of a cluster's own text, as its filter sees it, below which a candidate is not of the cluster

@@ -17,6 +17,7 @@ def test_trained_runs_are_reported(dataset, tmp_path, capsys):
         ("greats", " --selection.direction.samples 4"),
         ("maxloss", ""),
         ("importance", ""),
+        ("match", ""),
         ("need", ""),
         ("auto", ""),
     ):
@@ -25,7 +26,12 @@ def test_trained_runs_are_reported(dataset, tmp_path, capsys):
         assert train(command.split()) == 0
         (numbers,) = ask_json(capsys, folder)["numbers"]
         assert (numbers["method"], numbers["steps"], numbers["picks"]) == (method, 4, 4 * 2 * 2)
-        if method not in ("importance", "need", "auto"):  # which score nothing while their filters are not trusted
+        if method not in (
+            "importance",
+            "match",
+            "need",
+            "auto",
+        ):  # which score nothing while their filters are not trusted
             assert numbers["scored"] == 4 * 2 * 6
         assert numbers["ended"] == "finished after 4 steps"
         assert numbers["final_val_loss"] < numbers["first_val_loss"]

@@ -32,6 +32,7 @@ MODES = [
     {"selection__method": "opus", "selection__direction__decay": 0.5},
     {"selection__method": "importance", "selection__candidates": 12},
     {"selection__method": "importance", "selection__candidates": 12, "selection__filter__temperature": 1.0},
+    {"selection__method": "match", "selection__candidates": 12},
     {"selection__method": "need", "selection__candidates": 12, "selection__need__every": 2},
     {"selection__method": "auto", "selection__candidates": 12, "selection__auto__block": 1},
 ]
@@ -145,19 +146,20 @@ def test_methods_by_the_optimizers_moments_choose_the_same_on_one_and_two_ranks(
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(ours).max())
 
 
-def test_what_watches_losses_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
-    """The watched samples are dealt to the ranks, and the noise of a temperature depends on the group alone."""
+def test_what_chooses_by_text_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
+    """Watched samples are dealt to the ranks, noise depends on the group alone, picks are added up."""
     for name, mode in (
         ("need", {"selection__need__every": 2, "selection__need__samples": 5, "selection__need__clusters": 2}),
         ("auto", {"selection__auto__block": 1, "selection__need__every": 2, "selection__need__samples": 5}),
         ("importance", {"selection__filter__temperature": 1.0}),
+        ("match", {}),
     ):
         mode |= {"selection__method": name, "selection__candidates": 12, "train__dtype": "float64"}
         one = run(dataset, tmp_path / f"{name}-one", **mode)
         two = run_on_two_ranks(dataset, tmp_path / f"{name}-two", **mode)
         identity = ("step", "group", "sample_id", "pick", "predicted")
         assert log_rows(one, *identity) == log_rows(two, *identity)
-        if name != "importance":
+        if name in ("need", "auto"):
             for (ours,), (theirs,) in zip(measured(one, "share"), measured(two, "share"), strict=True):
                 assert ours == pytest.approx(theirs, rel=1e-9)
 

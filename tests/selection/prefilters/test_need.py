@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from selection.prefilters.clusters import cluster
 from selection.prefilters.need import FLOOR, RATE, SharedFilters, SharedRanking, moved, turns
-from selection.prefilters.ngrams import ngram_features
+from selection.prefilters.ngrams import cluster, ngram_features
 from tests.helpers.selecting import topic
 
 TARGET = np.concatenate([topic(1, 40, range(20, 60)), topic(2, 20, range(60, 100))])

@@ -7,7 +7,7 @@ Shapes: n samples, F n-grams of a sample, T of them unigrams, w buckets that are
 
 import numpy as np
 
-from .ngrams import BUCKETS
+from .features import BUCKETS
 
 DIRECTIONS = 16
 ROUNDS = 20

@@ -120,6 +120,8 @@ class Mix:
     """The JSON Lines to write, compressed."""
     pool: Literal[tuple(POOLS | TALKS)] = "mixed"  # type: ignore[valid-type]
     """Which pool to make."""
+    sources: tuple[str, ...] = ()
+    """Only documents of these sources of the pool; default: all."""
 
 
 def read_sources(texts: Path, pool: str) -> Sources:
@@ -192,6 +194,18 @@ def records_of(pool: str, sources: Sources) -> Iterator[dict[str, str]]:
             yield {"id": document.id, "source": document.source, "text": document.text}
 
 
+def of_sources(records: Iterable[dict[str, str]], sources: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """Those of the sources. ValueError for a source that no record has."""
+    missing = set(sources)
+    for record in records:
+        source = record["dataset" if "dataset" in record else "source"]
+        missing.discard(source)
+        if not sources or source in sources:
+            yield record
+    if missing:
+        raise ValueError(f"the pool has no document of source {', '.join(sorted(missing))}: see --sources")
+
+
 def write(records: Iterator[dict[str, str]], out: Path) -> dict[str, int]:
     """Writes them, the same bytes for the same records; characters by source."""
     characters: Counter = Counter()
@@ -207,7 +221,8 @@ def write(records: Iterator[dict[str, str]], out: Path) -> dict[str, int]:
 def main() -> int:
     mix = tyro.cli(Mix, description=__doc__)
     try:
-        characters = write(records_of(mix.pool, read_sources(mix.texts, mix.pool)), mix.out)
+        records = records_of(mix.pool, read_sources(mix.texts, mix.pool))
+        characters = write(of_sources(records, mix.sources), mix.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

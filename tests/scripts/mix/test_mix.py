@@ -122,3 +122,14 @@ def test_texts_without_a_source_are_refused(texts, tmp_path, monkeypatch, capsys
     assert run(monkeypatch, "--texts", tmp_path / "missing", "--out", out) == 2
     assert "missing" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_some_sources_of_a_pool(texts, tmp_path, monkeypatch, capsys):
+    whole, out = made(monkeypatch, texts, "mixed"), tmp_path / "some.jsonl.gz"
+    some = ("--texts", texts, "--out", out, "--sources", "verse", "manual-pages")
+    assert run(monkeypatch, *some) == 0
+    assert read(out) == [record for record in whole if record["source"] in ("verse", "manual-pages")]
+    before = out.read_bytes()
+    assert run(monkeypatch, *some, "nowhere") == 2
+    assert capsys.readouterr().err == "error: the pool has no document of source nowhere: see --sources\n"
+    assert out.read_bytes() == before

@@ -142,7 +142,8 @@ class Selection:
             ("interaction.sketch", self.interaction.sketch, 0),
             ("filter.temperature", self.filter.temperature, 0),
             ("need.clusters", self.need.clusters, 1),
-            ("need.samples", self.need.samples, 1),
+            # `auto` weighs differences between arms by their errors over samples: of one there are none.
+            ("need.samples", self.need.samples, 2 if self.method == "auto" else 1),
             ("need.every", self.need.every, 1),
             ("need.window", self.need.window, self.need.every),
             ("auto.block", self.auto.block, 1),

@@ -25,6 +25,10 @@ from tests.helpers.runs import DRAWN, options, run
         ({"selection__method": "rho_loss"}, "selection.reference.file is missing: method rho_loss reads a number"),
         ({"selection__method": "sbert", "selection__reference__file": "no.npz"}, "there is no file no.npz: make one"),
         ({"train__steps": 0}, "train.steps must be at least 1, not 0"),
+        (
+            {"selection__method": "auto", "selection__need__samples": 1},
+            "selection.need.samples must be at least 2, not 1",
+        ),
         ({"selection__amortise__every": 0, **DRAWN}, "selection.amortise.every must be at least 1, not 0"),
         ({"selection__amortise__explore": 1.5, **DRAWN}, "selection.amortise.explore must be from 0 to 1, not 1.5"),
         (

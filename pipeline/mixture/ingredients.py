@@ -8,7 +8,7 @@ tokens = 500_000_000            # about so many of it; or weight, against the ot
 [[corpora]]
 name = "mine"
 role = "target"                 # split target, val and test are made of it; the pool is the others
-corpus = "json"
+corpus = "json"                 # (val and test are made of those of the role "measured", where there are any)
 data_files = ["mine/*.jsonl"]
 """
 
@@ -22,8 +22,7 @@ from ..corpora.corpus import RECORD, Asked, Corpus
 from ..corpora.document import Document
 from .registry import CORPORA, estimated_characters, read_corpus
 
-ROLES = ("pool", "target")
-TARGET = "target"
+ROLES = POOL, TARGET, MEASURED = ("pool", "target", "measured")
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".md": "text"}
 _TARS = (".tar", ".tar.gz", ".tgz")
@@ -90,31 +89,32 @@ class Ingredient:
         return {key: value for key, value in told.items() if value not in ("", None)}
 
 
-def target_files(files: Sequence[str], asked: Asked, pool: str = "json", corpus: str | None = None) -> Ingredient:
-    """The target of the command line, its corpus by the names of its files where it is not given: JSON Lines beside a
-    pool of conversations are instructions. ValueError where the names do not tell it."""
+def held_out_files(
+    role: str, files: Sequence[str], asked: Asked, pool: str = "json", corpus: str | None = None
+) -> Ingredient:
+    """The target of the command line or, by `role`, what is measured on; its corpus by the names of its files where it
+    is not given: JSON Lines beside a pool of conversations are instructions. ValueError where the names do not tell."""
     if corpus is None:
-        formats = {_format(name) for name in files}
+        option = f"--{role}-files"
+        formats = {_format(name, option) for name in files}
         if len(formats) > 1:
-            raise ValueError(
-                f"--target-files are of several formats, {', '.join(sorted(formats))}: list them in a --recipe"
-            )
+            raise ValueError(f"{option} are of several formats, {', '.join(sorted(formats))}: list them in a --recipe")
         (corpus,) = formats
         if corpus == "json" and CORPORA[pool].conversations:
             corpus = "instructions"
     names = (*RECORD, "pipe", "chat_template")
     read = {name: getattr(asked, name) for name in names if name in CORPORA[corpus].reads}
-    return Ingredient(corpus, Asked(tuple(files), **read), TARGET, TARGET)
+    return Ingredient(corpus, Asked(tuple(files), **read), role, role)
 
 
-def _format(name: str) -> str:
+def _format(name: str, option: str) -> str:
     if name.endswith(_TARS):
         return "webdataset"
     path = Path(name)
     suffix = Path(path.stem).suffix if path.suffix in _COMPRESSIONS else path.suffix
     if suffix not in _FORMATS:
         raise ValueError(
-            f"--target-files: the name of {name} tells no format (as {', '.join(_FORMATS)} and .tar do): say it by "
+            f"{option}: the name of {name} tells no format (as {', '.join(_FORMATS)} and .tar do): say it by "
             "--target-corpus"
         )
     return _FORMATS[suffix]
@@ -134,8 +134,11 @@ def read_recipe(path: Path) -> tuple[Ingredient, ...]:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"--recipe {path}: two corpora have the name '{name}'")
-    if not any(one.role == "pool" for one in found):
+    roles = {one.role for one in found}
+    if POOL not in roles:
         raise ValueError(f'--recipe {path}: no corpus has the role "pool": there is nothing to train on')
+    if MEASURED in roles and TARGET not in roles:
+        raise ValueError(f'--recipe {path}: a corpus is "measured" and none is the "target": give one that role')
     for role in ROLES:
         weighted = [one.name for one in found if one.role == role and one.weight is not None]
         if len(weighted) == 1:

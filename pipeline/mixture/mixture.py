@@ -29,7 +29,8 @@ class _Measured:
 
 
 class Mixture:
-    """The documents of `ingredients`: those of role target first. `watch` may show how a pass that measures goes."""
+    """The documents of `ingredients`: those of role measured first, then target. `watch` may show how a measuring pass
+    goes."""
 
     def __init__(self, ingredients: Sequence[Ingredient], seed: int, watch: Watch = unwatched):
         self.ingredients = sorted(ingredients, key=lambda one: -ROLES.index(one.role))

@@ -1,8 +1,9 @@
 """What stands between the corpora and the dataset: every document gets its split, and no text is in two of them.
 
-A document of the pool whose text is held out too is dropped, always. One pass will do: target corpora are read first,
-and where held-out documents are those of some sources, documents of the others whose text would be held out in these
-(the splits' fractions of them) wait on the disk for the end. Other duplicates are kept, counted or dropped.
+A document of the pool whose text is held out too is dropped, always; so is one of a target corpus whose text is
+measured. One pass will do: measured corpora are read first, then target corpora, and where held-out documents are those
+of some sources, documents of the others whose text would be held out in these (the splits' fractions of them) wait on
+the disk for the end. Other duplicates are kept, counted or dropped.
 """
 
 import hashlib
@@ -36,9 +37,10 @@ class Screen:
         self._rule, self._mode = rule, mode
         self._similarity, self._near = near, None if near is None else NearDuplicates(near)
         self._held_out, self._seen = Digests(), Digests()
+        self._measured = Digests()  # of measured corpora
         self._groups = Groups(folder) if mode == "report" else None
         self._aside = TemporaryFile(dir=folder)  # noqa: SIM115 -- closed when all has passed
-        self._leaked = 0
+        self._leaked, self._steering = 0, 0
         self._dropped = {"exact": 0, "like": 0}
 
     def passed(self, documents: Iterable[Document]) -> Iterator[Document]:
@@ -65,8 +67,12 @@ class Screen:
         """The document in its split, or nothing if it is dropped."""
         split, first = self._rule.split_of(document), document.digest
         of_pool = not self._rule.may_hold_out(document)
+        steers = self._rule.steers_alone(document)
         if of_pool and document.digest in self._held_out:
             self._leaked += 1
+            return
+        if steers and document.digest in self._measured:
+            self._steering += 1
             return
         if self._mode == "drop" and not self._seen.add(document.digest):
             self._dropped["exact"] += 1
@@ -76,12 +82,17 @@ class Screen:
             if of_pool and like.split != "train":
                 self._leaked += 1
                 return
+            if steers and like.split != split:
+                self._steering += 1
+                return
             if self._mode == "drop":
                 self._dropped["like"] += 1
                 return
             split, first = like.split, like.digest
         if split != "train":
             self._held_out.add(document.digest)
+            if self._rule.measured_corpora and not steers:
+                self._measured.add(document.digest)
         document = replace(document, split=split)
         if self._groups:
             self._groups.add(document, first)
@@ -94,6 +105,8 @@ class Screen:
         left out. `groups`: of how many kinds.
         """
         told = {"mode": self._mode, "near": self._similarity, "dropped_from_pool_as_held_out": self._leaked}
+        if self._rule.measured_corpora:
+            told["dropped_from_target_as_measured"] = self._steering
         if self._mode == "drop":
             told |= self._dropped
         if self._groups:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ..corpora.document import Document
 from ..mixture.digests import Digests
-from ..mixture.ingredients import TARGET
+from ..mixture.ingredients import POOL
 from ..mixture.mixture import Mixture
 from ..mixture.splits import SplitRule, fraction
 from ..mixture.watch import Watch
@@ -25,7 +25,7 @@ class TokenizerTexts:
         self._mixture, self._rule, self._seed, self._watch = mixture, rule, seed, watch
         self._share = min(_CHARACTERS / max(mixture.planned_characters(), 1), 1.0)
         self._mixed = {one.name for one in mixture.ingredients if one.registered.mixed}
-        self._held_out = Digests()  # of the target corpora, which are read first
+        self._held_out = Digests()  # of the corpora that are no pool, which are read first
         self.documents: int | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -39,7 +39,7 @@ class TokenizerTexts:
             left = 2 * self._share * self._mixture.planned_characters_of(one)
             for document in self._mixture.documents_of(one):
                 number += 1
-                if one.role == TARGET:
+                if one.role != POOL:
                     self._held_out.add(document.digest)
                 yield document
                 left -= len(document.text) * self._chosen(document)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..corpora.corpus import Asked, Corpus
 from ..dataset.manifest import HELD_OUT
-from ..mixture.ingredients import TARGET, Ingredient, read_recipe, target_files
+from ..mixture.ingredients import MEASURED, TARGET, Ingredient, held_out_files, read_recipe
 from ..mixture.registry import CORPORA
 from ..mixture.screen import Mode
 from ..mixture.splits import SplitRule
@@ -53,8 +53,10 @@ class Recipe:
     """A file that lists several corpora, in place of --corpus and its options: see docs/data.md."""
     target_files: tuple[str, ...] = ()
     """Files that target, val and test are made of, and the pool is not: of any corpus of files, by their names."""
+    measured_files: tuple[str, ...] = ()
+    """Files that val and test are made of; then the target files are split target alone, as a task's dev set is."""
     target_corpus: Literal[tuple(name for name, one in CORPORA.items() if one.of_files)] | None = None  # type: ignore[valid-type]
-    """What corpus the target files are; by default their names tell."""
+    """What corpus the target files and the measured files are; by default their names tell."""
     target_sources: tuple[str, ...] | None = None
     """The sources that target, val and test are drawn from (default: all; of installed-docs the prose)."""
     target_fraction: float | None = None
@@ -91,7 +93,9 @@ class Recipe:
         """The corpora it is made of. ValueError where there is none, or they are given twice."""
         asked = Asked(**{field.name: getattr(self, field.name) for field in fields(Asked)})
         if self.recipe is not None:
-            given = [name for name in ("corpus", "target_files", "target_corpus") if getattr(self, name)]
+            given = [
+                name for name in ("corpus", "target_files", "measured_files", "target_corpus") if getattr(self, name)
+            ]
             given += asked.given()
             if given:
                 raise ValueError(f"--recipe lists the corpora and their options: leave out {_flags(given)}")
@@ -99,13 +103,19 @@ class Recipe:
         if self.corpus is None:
             raise ValueError("--corpus is missing: it says where the text comes from (or --recipe, of several corpora)")
         if not self.target_files:
-            if self.target_corpus is not None:
-                raise ValueError("--target-corpus does nothing without --target-files: leave it out")
+            for name in ("measured_files", "target_corpus"):
+                if getattr(self, name):
+                    raise ValueError(f"{_flags([name])} does nothing without --target-files: leave it out")
             return (Ingredient(self.corpus, asked),)
-        target = target_files(self.target_files, asked, self.corpus, self.target_corpus)
-        if target.registered.conversations and not CORPORA[self.corpus].conversations:
-            asked = replace(asked, chat_template=None)  # it is the target's alone
-        return (Ingredient(self.corpus, asked), target)
+        files = {TARGET: self.target_files, MEASURED: self.measured_files}
+        held_out = [
+            held_out_files(role, named, asked, self.corpus, self.target_corpus)
+            for role, named in files.items()
+            if named
+        ]
+        if any(one.registered.conversations for one in held_out) and not CORPORA[self.corpus].conversations:
+            asked = replace(asked, chat_template=None)  # it is theirs alone
+        return (Ingredient(self.corpus, asked), *held_out)
 
     @property
     def _defaults(self) -> Corpus | type[Corpus]:
@@ -167,13 +177,17 @@ class Recipe:
         ValueError when there are no files, or the fractions make no sense.
         """
         given = {name: getattr(self, f"{name}_fraction") for name in HELD_OUT}
-        targets = tuple(one.name for one in self.ingredients if one.role == TARGET)
+        targets, measured = (
+            tuple(one.name for one in self.ingredients if one.role == role) for role in (TARGET, MEASURED)
+        )
         if targets:
-            shares = {name: 1 / len(HELD_OUT) if share is None else share for name, share in given.items()}
+            dealt = HELD_OUT[1:] if measured else HELD_OUT
+            if measured and self.target_fraction is not None:
+                raise ValueError("all of the target corpus is split target: leave out --target-fraction")
+            shares = {name: 1 / len(dealt) if given[name] is None else given[name] for name in dealt}
             whole = sum(shares.values()) if min(shares.values()) > 0 else 1.0
-            return SplitRule(
-                self.seed, **{name: share / whole for name, share in shares.items()}, target_corpora=targets
-            )
+            shares = {TARGET: 0.0} | {name: share / whole for name, share in shares.items()}
+            return SplitRule(self.seed, **shares, target_corpora=targets, measured_corpora=measured)
         if characters is None:
             characters = sum(one.characters() for one in self.ingredients)
         default = min(_HELD_OUT_SHARE, _HELD_OUT_CHARACTERS / max(characters, 1))

@@ -22,4 +22,6 @@ def sentences(manifest: Manifest) -> list[str]:
         said = ["duplicates: none"]
     if leaked := told["dropped_from_pool_as_held_out"]:
         said.append(f"{leaked:,} documents of the pool are held out too, and are dropped from it")
+    if measured := told.get("dropped_from_target_as_measured"):
+        said.append(f"{measured:,} documents of the target are measured too, and are dropped from it")
     return said

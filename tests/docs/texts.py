@@ -51,8 +51,8 @@ def write_shards(folder) -> None:
 
 def write_tasks(folder: Path) -> None:
     """The files of MMLU, TyDi QA and SAMSum that the pages read."""
-    for split in ("dev", "test"):
+    for split, subject in (("dev", "religions"), ("test", "sociology")):
         (folder / "mmlu" / split).mkdir(parents=True)
-        write_task("mmlu", folder / "mmlu" / split / f"sociology_{split}.csv", copies=30)
+        write_task("mmlu", folder / "mmlu" / split / f"{subject}_{split}.csv", copies=30)
     write_task("tydiqa", folder / "tydiqa.json", copies=30)
     write_task("samsum", folder / "samsum.json", copies=30)

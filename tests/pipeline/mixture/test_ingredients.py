@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.corpora.corpus import Asked
 from pipeline.corpora.document import Document
-from pipeline.mixture.ingredients import Ingredient, read_recipe, target_files
+from pipeline.mixture.ingredients import Ingredient, held_out_files, read_recipe
 from pipeline.prepare.recipe import Recipe
 
 RECIPE = """
@@ -103,6 +103,10 @@ FIRST = '[[corpora]]\nname = "a"\ncorpus = "text"\ndata_files = ["a"]\n'
         (FIRST + "tokens = 1\nweight = 1", "corpus 'a' has a weight and a number of tokens: give one of them"),
         (FIRST + 'role = "val"', "corpus 'a': its role is 'val'; it must be one of pool, target"),
         (FIRST + 'role = "target"', 'no corpus has the role "pool": there is nothing to train on'),
+        (
+            FIRST + '[[corpora]]\nname = "b"\ncorpus = "text"\nrole = "measured"',
+            'a corpus is "measured" and none is the "target"',
+        ),
         (FIRST + FIRST, "two corpora have the name 'a'"),
         (FIRST + "weight = 3", "the weight of 'a' stands against no other weight: leave it out"),
     ],
@@ -125,7 +129,7 @@ def test_a_bad_recipe_file_gets_a_sentence(tmp_path, text, sentence):
 def test_target_files_tell_their_format(name, corpus):
     asked = Asked(("pool.txt",), text_field="body", pipe=True)
     expected = Asked((name,), text_field="text" if corpus == "text" else "body", pipe=corpus == "webdataset")
-    assert target_files([name], asked) == Ingredient(corpus, expected, "target", "target")
+    assert held_out_files("target", [name], asked) == Ingredient(corpus, expected, "target", "target")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +141,7 @@ def test_target_files_tell_their_format(name, corpus):
 )
 def test_target_files_of_no_clear_format_get_a_sentence(files, sentence):
     with pytest.raises(ValueError, match=sentence):
-        target_files(files, Asked())
+        held_out_files("target", files, Asked())
 
 
 def test_a_recipe_and_what_it_replaces_exclude_each_other(tmp_path):
@@ -147,5 +151,7 @@ def test_a_recipe_and_what_it_replaces_exclude_each_other(tmp_path):
         _ = recipe.ingredients
     with pytest.raises(ValueError, match="--corpus is missing"):
         _ = Recipe(out=tmp_path).ingredients
+    with pytest.raises(ValueError, match="--measured-files does nothing without --target-files: leave it out"):
+        _ = Recipe("json", tmp_path, ("a.jsonl",), measured_files=("b.jsonl",)).ingredients
     with pytest.raises(ValueError, match="--out is missing"):
         Recipe("json").check()

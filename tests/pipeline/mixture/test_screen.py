@@ -17,6 +17,7 @@ from pipeline.mixture.splits import SplitRule
 
 FRACTIONS = {"seed": 0, "target": 0.2, "val": 0.2, "test": 0.2}
 APART = SplitRule(**FRACTIONS, target_corpora=("mine",))
+MEASURED = SplitRule(0, 0, 0.5, 0.5, target_corpora=("dev",), measured_corpora=("exam",))
 SOURCES = SplitRule(**FRACTIONS, target_sources=("prose",))
 ANY = SplitRule(**FRACTIONS)
 
@@ -79,6 +80,21 @@ def test_the_pool_loses_what_target_corpora_hold(tmp_path, mode):
     assert [document.split for document in passed[20:]] == ["train"] * 30
     assert [document.split for document in passed[:20]] == [APART.deals(document.digest) for document in target]
     assert told["dropped_from_pool_as_held_out"] == 5
+
+
+@pytest.mark.parametrize("mode", ["keep", "report", "drop"])
+def test_the_target_loses_what_is_measured_and_the_pool_what_either_holds(tmp_path, mode):
+    exam = [Document(f"e{i}", f"asked {i}", "e", "exam") for i in range(20)]
+    dev = [Document(f"d{i}", f"shown {i}", "d", "dev") for i in range(9)]
+    dev += [Document(f"x{i}", f"asked  {i}", "d", "dev") for i in range(3)]
+    pool = [Document(f"p{i}", text, "web", "web") for i, text in enumerate(["asked 1", "shown 1", "other"])]
+    passed, told = _screened([*exam, *dev, *pool], MEASURED, tmp_path / "d", mode)
+    splits = {document.id: document.split for document in passed}
+    assert splits == {f"e{i}": MEASURED.deals(exam[i].digest) for i in range(20)} | {
+        f"d{i}": "target" for i in range(9)
+    } | {"p2": "train"}
+    assert {splits[f"e{i}"] for i in range(20)} == {"val", "test"}
+    assert (told["dropped_from_target_as_measured"], told["dropped_from_pool_as_held_out"]) == (3, 2)
 
 
 @pytest.mark.parametrize("mode", ["keep", "report", "drop"])
@@ -191,6 +207,14 @@ def test_the_pool_loses_near_duplicates_of_what_is_held_out(kinds, tmp_path):
     passed, told = _screened([*target, *pool], APART, tmp_path / "d", near=0.7)
     assert told["dropped_from_pool_as_held_out"] == 40
     assert [d.id for d in passed if d.split == "train"] == [f"far{kind}" for kind in range(40)]
+
+
+def test_the_target_loses_near_duplicates_of_what_is_measured(kinds, tmp_path):
+    exam = [Document(d.id, d.text, d.source, "exam") for d in kinds if d.id.startswith("first")]
+    dev = [Document(d.id, d.text, d.source, "dev") for d in kinds if not d.id.startswith("first")]
+    passed, told = _screened([*exam, *dev], MEASURED, tmp_path / "d", near=0.7)
+    assert told["dropped_from_target_as_measured"] == 40
+    assert [d.id for d in passed if d.split == "target"] == [f"far{kind}" for kind in range(40)]
 
 
 def test_a_missing_package_gets_a_sentence(tmp_path, monkeypatch):

@@ -39,6 +39,16 @@ def test_target_corpora_are_dealt_among_the_held_out_splits_alone():
     assert short.record()["target_corpora"] == ["mine"]
 
 
+def test_beside_measured_corpora_the_target_corpora_are_split_target_alone():
+    rule = SplitRule(seed=0, target=0, val=0.3, test=0.7, target_corpora=("dev",), measured_corpora=("far", "near"))
+    splits = [rule.split_of(Document("d", f"text {i}", "any", "near")) for i in range(10_000)]
+    for split, share in {"val": 0.3, "test": 0.7, "target": 0, "train": 0}.items():
+        assert abs(splits.count(split) / 10_000 - share) < 0.015
+    assert {rule.split_of(Document("d", f"text {i}", "any", "dev")) for i in range(1_000)} == {"target"}
+    assert {rule.split_of(Document("d", f"text {i}", "any", "web")) for i in range(1_000)} == {"train"}
+    assert rule.record()["measured_corpora"] == ["far", "near"]
+
+
 @pytest.mark.parametrize(
     ("fractions", "sentence"),
     [

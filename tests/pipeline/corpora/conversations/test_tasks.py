@@ -1,6 +1,7 @@
 """Files of published evaluations as conversations, as target of a pool, and refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,26 @@ def test_as_the_target_of_other_text_their_prompts_are_masked(tmp_path, name):
         assert said <= answers
         assert said
     assert (SplitReader(manifest).marked([0])[0, 1:] >= 0).all()
+
+
+def test_the_dev_files_steer_and_the_test_files_are_measured(tmp_path):
+    for name, copies in (("dev/religions_dev", 5), ("dev/sociology_dev", 1), ("test/sociology_test", 30)):
+        path = tmp_path / f"{name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        write_task("mmlu", path, copies)
+    (tmp_path / "words.txt").write_text("who asks and who answers. " * 300)
+    recipe = Recipe("text", tmp_path / "data", (str(tmp_path / "words.txt"),), vocab_size=300, seq_len=300, workers=1)
+    dev, test = (str(tmp_path / folder / "*.csv") for folder in ("dev", "test"))
+    recipe = replace(recipe, target_corpus="mmlu", target_files=(dev,), measured_files=(test,))
+    manifest = prepare(recipe)
+    counts = {split: {name: of["documents"] for name, of in manifest.sources[split].items()} for split in HELD_OUT}
+    # The questions of sociology's dev file are asked in its test file too.
+    assert counts["target"] == {"target": 5 * len(ROWS)}
+    assert manifest.duplicates["dropped_from_target_as_measured"] == len(ROWS)
+    assert counts["val"]["measured"] + counts["test"]["measured"] == 30 * len(ROWS)
+    assert set(counts["val"]) == set(counts["test"]) == {"measured"}
+    with pytest.raises(ValueError, match="all of the target corpus is split target: leave out --target-fraction"):
+        prepare(replace(recipe, out=tmp_path / "other", target_fraction=0.1))
 
 
 @pytest.mark.parametrize(

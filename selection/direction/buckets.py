@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-BUCKET_BYTES = 64 << 20  # of whole blocks that travel together; a larger block travels alone
+BUCKET_BYTES = 128 << 20  # of whole blocks that travel together: of 1.5 B parameters, about a transformer block
 
 
 def sum_over_ranks(

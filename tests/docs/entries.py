@@ -156,6 +156,7 @@ NOT_RUN = {
     "docs/costs.md": {
         "bench step --rounds": MINUTES,
         "bench step --n-layer": MINUTES,
+        "--length 128 --rounds 3 --json": MINUTES,
         "bench step --run": MINUTES,
         "bench log": MINUTES,
         "bench log --amortised": MINUTES,

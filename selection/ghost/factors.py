@@ -18,6 +18,10 @@ from ..direction.low_rank import LowRank
 from .probe import Probe
 from .products import add_product, few_columns, picked, product, wide_dtype
 
+ONE_BY_ONE = (
+    "cpu",
+)  # devices where a product for each pick costs less than a copy of all, and the host may read picks
+
 
 @dataclass
 class OuterProduct:
@@ -45,7 +49,7 @@ class OuterProduct:
         """(samples among `picks`, left [n, t, o], right [n, t, i]) over all tokens of the picked samples."""
         if picks is None:
             yield slice(None), self.left_NTo, self.right_NTi
-        elif picks.is_cpu:  # where a product for each costs less than a copy of all, and the host may look at picks
+        elif picks.device.type in ONE_BY_ONE:
             for place, pick in enumerate(picks.tolist()):
                 if pick >= 0:
                     yield slice(place, place + 1), self.left_NTo[pick][None], self.right_NTi[pick][None]

@@ -15,7 +15,7 @@ from model.gpt2 import GPT2Config
 from scripts.bench.scale.fake import Counts, fake_world, real_tensors, traced
 from scripts.bench.scale.processes import copies
 from scripts.bench.scale.rank import Rank
-from selection.ghost import parameters
+from selection.ghost import factors, parameters
 from selection.settings import Selection
 
 VOCABULARY, TOKENS = 50304, 1024
@@ -30,7 +30,8 @@ SHAPES = {  # layers, heads, width
 def sized_as_on_a_gpu() -> Iterator[None]:
     """Parts of a product as large as they are on a GPU, on a device that calls itself a CPU."""
     head = {"CPU_ELEMENTS": loss.GPU_ELEMENTS, "CPU_TOKENS": loss.GPU_MULTIPLE}
-    with patch.multiple(loss, **head), patch.object(parameters, "CPU_ELEMENTS", parameters.GPU_ELEMENTS):
+    rows = patch.object(parameters, "CPU_ELEMENTS", parameters.GPU_ELEMENTS)
+    with patch.multiple(loss, **head), rows, patch.object(factors, "ONE_BY_ONE", ()):
         yield
 
 

@@ -76,6 +76,7 @@ def test_the_command_tells_scored_steps_from_those_between(capsys, monkeypatch):
     assert main([*command, "--json"]) == 0
     plain, scored, between = json.loads(capsys.readouterr().out)["steps"]
     assert scored["operations"]["scores"] > 0
+    assert plain["host_reads"] == scored["host_reads"] == between["host_reads"] == 0
     assert between["operations"] == plain["operations"]
     assert {c["purpose"] for c in scored["collectives"]} >= {"direction", "picks' gradient", "predictor"}
     assert {c["purpose"] for c in between["collectives"]} == {c["purpose"] for c in plain["collectives"]}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -19,7 +20,6 @@ from torch import Tensor
 from model.compiled import compile_blocks
 from model.gpt2 import GPT2, GPT2Config
 from model.loss import OutputHead
-from scripts.bench.scale.tables import bare_table
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,15 @@ def measure(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
 
 
 def table(options: KernelsOptions, seconds: dict[str, list[float]]) -> Table:
-    shown = bare_table(
-        "seconds of computing",
+    note = (
         f"one thread, least and most of {options.rounds} rounds; head: {options.tokens} tokens, V = "
         f"{options.vocab_size}, D = {options.width}; network: {options.n_layer} layers, D = {options.n_embd}, T = "
-        f"{options.length}, V = 4096, {options.samples} samples",
-        ("way", "least", "most", "/ first"),
+        f"{options.length}, V = 4096, {options.samples} samples"
     )
-    shown.columns[0].justify = "left"
+    shown = Table(title="seconds of computing", caption=note, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    shown.title_justify = shown.caption_justify = "left"
+    for name in ("way", "least", "most", "/ first"):
+        shown.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)
     first: dict[str, float] = {}
     for name, each in seconds.items():
         of_first = min(each) / first.setdefault(name.partition(":")[0], min(each))

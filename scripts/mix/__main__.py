@@ -18,7 +18,7 @@ this Python installation. The pools, and what is wanted of each:
     repeated     plays (12 %) among source code and manual pages; a third of the pool is 60 passages over and over.
 
 Pools of questions and answers, for `--corpus instructions`, and their tasks, for its `--target-files`, are described in
-talks.py: talks and talks-task, again and again-task.
+talks.py: talks and stutter, and their task, talks-task.
 """
 
 import gzip

@@ -2,10 +2,9 @@
 
     talks        what a page of the manual is about (some 2 %: `manual`), what its sections say, replies in plays, lines
                  of verse to go on with; and `shuffled`, questions about pages that are answered by words in no order.
-    talks-task   what the other pages of the manual are about.
-    again        saying words again, those of the manual (10 %: `again`); and `other`, the same request about words of
-                 plays, answered by other words of plays; replies, and what sections say.
-    again-task   saying words of plays again. A filter by words likes `other`, which teaches the wrong thing.
+    stutter      the same with `over` in place of `shuffled`: questions about pages, answered by how another answer
+                 begins, over and over up to its length. To a filter by words these are like the task.
+    talks-task   what the other pages of the manual are about, the task of both.
 
 T is small: questions and answers are cut to some 200 characters.
 """
@@ -13,6 +12,7 @@ T is small: questions and answers are cut to some 200 characters.
 import random
 import re
 from collections.abc import Callable, Iterator
+from itertools import cycle, islice
 
 from pipeline.corpora.document import Document
 
@@ -20,48 +20,36 @@ Sources = dict[str, list[Document]]
 Record = dict[str, str]
 
 LONGEST = 200  # characters of an answer
-SAID_AGAIN = 6  # words
 
 
 def talks(sources: Sources) -> Iterator[Record]:
-    about, draw = _about(sources), random.Random("talks")
-    pages = about[::2]
-    yield from (_record("manual", f"What does {name} do?", answer) for name, answer in pages)
-    yield from _sections(sources, 1_000)
-    yield from _replies(sources, 2_600)
-    yield from _lines(sources, 1_000)
-    words = [answer.split() for _, answer in pages]
-    for number in range(1_600):
-        name, _ = pages[number % len(pages)]
+    draw = random.Random("talks")
+    yield from _common(sources)
+    words = [answer.split() for _, answer in _asked(sources)]
+    for name, _ in _many(_asked(sources)):
         mixed = [*draw.choice(words), *draw.choice(words)]
         draw.shuffle(mixed)
         yield _record("shuffled", f"What does {name} do?", " ".join(mixed[: len(mixed) // 2 + 1]))
+
+
+def stutter(sources: Sources) -> Iterator[Record]:
+    draw = random.Random("stutter")
+    yield from _common(sources)
+    answers = [answer.split() for _, answer in _asked(sources)]
+    for name, _ in _many(_asked(sources)):
+        said = draw.choice(answers)
+        over = islice(cycle(said[: len(said) // 3 + 1]), len(said))
+        yield _record("over", f"What does {name} do?", " ".join(over))
 
 
 def talks_task(sources: Sources) -> Iterator[Record]:
     yield from (_record("manual", f"What does {name} do?", answer) for name, answer in _about(sources)[1::2])
 
 
-def again(sources: Sources) -> Iterator[Record]:
-    manual, plays, draw = _words(sources, "manual-pages"), _words(sources, "plays"), random.Random("again")
-    yield from _requests("again", (draw.sample(manual, SAID_AGAIN) for _ in range(650)))
-    for _ in range(1_950):
-        asked, answered = draw.sample(plays, SAID_AGAIN), draw.sample(plays, SAID_AGAIN)
-        yield _record("other", f"Say again: {' '.join(asked)}", " ".join(answered))
-    yield from _replies(sources, 2_600)
-    yield from _sections(sources, 1_300)
-
-
-def again_task(sources: Sources) -> Iterator[Record]:
-    plays, draw = _words(sources, "plays"), random.Random("again-task")
-    yield from _requests("again", (draw.sample(plays, SAID_AGAIN) for _ in range(320)))
-
-
 TALKS: dict[str, Callable[[Sources], Iterator[Record]]] = {
     "talks": talks,
+    "stutter": stutter,
     "talks-task": talks_task,
-    "again": again,
-    "again-task": again_task,
 }
 
 
@@ -71,8 +59,21 @@ def _record(source: str, prompt: str, completion: str) -> Record:
     return {"dataset": source, "prompt": prompt, "completion": completion[:LONGEST].rstrip()}
 
 
-def _requests(source: str, said: Iterator[list[str]]) -> Iterator[Record]:
-    yield from (_record(source, f"Say again: {' '.join(words)}", " ".join(words)) for words in said)
+def _common(sources: Sources) -> Iterator[Record]:
+    """What both pools hold."""
+    yield from (_record("manual", f"What does {name} do?", answer) for name, answer in _asked(sources))
+    yield from _sections(sources, 1_000)
+    yield from _replies(sources, 2_600)
+    yield from _lines(sources, 1_000)
+
+
+def _asked(sources: Sources) -> list[tuple[str, str]]:
+    """The pages that pools ask about; the others are the task's."""
+    return _about(sources)[::2]
+
+
+def _many(pages: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    return islice(cycle(pages), 1_600)
 
 
 def _about(sources: Sources) -> list[tuple[str, str]]:
@@ -117,18 +118,3 @@ def _lines(sources: Sources, most: int) -> Iterator[Record]:
             if left:
                 left -= 1
                 yield _record("verse", "\n".join(lines[at : at + 2]), "\n".join(lines[at + 2 : at + 4]))
-
-
-def _words(sources: Sources, source: str) -> list[str]:
-    """The words of a source that come in more than one of its documents, sorted; none that plays and manual share."""
-    own = _seen(sources[source])
-    other = _seen(sources["plays" if source == "manual-pages" else "manual-pages"])
-    return sorted(own - other)
-
-
-def _seen(documents: list[Document]) -> set[str]:
-    counts: dict[str, int] = {}
-    for document in documents:
-        for word in set(re.findall(r"\b[a-z]{3,8}\b", document.text)):
-            counts[word] = counts.get(word, 0) + 1
-    return {word for word, documents_with_it in counts.items() if documents_with_it > 1}

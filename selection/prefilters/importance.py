@@ -19,6 +19,9 @@ class ImportanceWeights(Predictor):
 
 
 def log_ratio(target_counts_B: np.ndarray, pool_counts_B: np.ndarray) -> np.ndarray:
-    """The log of how much more frequent every bucket's n-grams are in the target text, add-half: float32 [B]."""
-    target_B, pool_B = target_counts_B + 0.5, pool_counts_B + 0.5
-    return (np.log(target_B / target_B.sum()) - np.log(pool_B / pool_B.sum())).astype(np.float32)
+    """The log of how much more frequent every bucket's n-grams are in the target text, add-half: float32 [B].
+
+    Counts of the pool are taken as if it were as long as the target text. So n-grams that neither has say nothing.
+    """
+    pool_counts_B = pool_counts_B * (target_counts_B.sum() / max(pool_counts_B.sum(), 1))
+    return (np.log(target_counts_B + 0.5) - np.log(pool_counts_B + 0.5)).astype(np.float32)

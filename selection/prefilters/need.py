@@ -17,7 +17,8 @@ the pool although each is unlike it.
 
 Where the share of a cluster calls for more of it than was drawn, its filter's next best is other text, often text of
 the same words in disorder. So a turn passes to another cluster when no candidate is left that looks as much like its
-own text as three quarters of that text do, each half of it seen by a filter of the other half.
+own text as half of that text does, each half of it seen by a filter of the other half. Of those that do, the first
+is taken that was drawn, not the best: batches of the extremes of a cluster teach less than its text at random.
 
 Everything is numpy on the host and the same on every rank.
 
@@ -35,7 +36,7 @@ from .judge import SEPARATION
 from .ngrams import cluster, count_ngrams
 
 FLOOR = 0.2
-LEAST = 0.25  # quantile of a cluster's own text, as its filter sees it, below which a candidate is not of the cluster
+LEAST = 0.5  # quantile of a cluster's own text, as its filter sees it, below which a candidate is not of the cluster
 RATE = 0.25  # of the way to the shares that the returns call for, at every measurement
 # Fractions of the golden ratio's family: multiples of them are spread evenly over [0, 1) (Roberts 2018, R2 sequence).
 _STEP, _LANE = 0.7548776662466927, 0.5698402909980532
@@ -58,7 +59,7 @@ class SharedRanking:
         return self.predicted_gCn.max(1)
 
     def shortlist(self, group: int, size: int, explore: float = 0.0) -> np.ndarray:
-        """Positions [size] of one group's candidates: clusters take turns, each taking the best that is left.
+        """Positions [size] of one group's candidates: clusters take turns, each taking the first drawn of its own.
 
         A cluster that finds nothing of its own gives its turn to the one whose best is most clearly its own.
         """
@@ -68,7 +69,8 @@ class SharedRanking:
         for turn in self.turns_gk[group, :size]:
             if left_Cn[turn].max() < self.least_C[turn]:
                 turn = int(np.argmax(left_Cn.max(1) - self.least_C))
-            picks.append(int(np.argmax(left_Cn[turn])))
+            own_n = left_Cn[turn] >= self.least_C[turn]
+            picks.append(int(np.argmax(own_n if own_n.any() else left_Cn[turn])))
             left_Cn[:, picks[-1]] = -np.inf
         return np.array(picks)
 

@@ -57,13 +57,20 @@ def test_a_cluster_picks_by_its_own_text():
 
 
 def test_turns_by_hand():
-    predicted = np.array([[[3.0, 2.0, 1.0, 0.0], [2.0, 5.0, 4.0, 0.0]]])
-    least = np.array([-9.0, -9.0])
-    ranking = SharedRanking(predicted, np.array([[0, 1, 1, 0]]), least, trusted=True)
-    assert ranking.shortlist(0, 4).tolist() == [0, 1, 2, 3]
-    assert SharedRanking(predicted, np.array([[1, 0]]), least, trusted=True).shortlist(0, 2).tolist() == [1, 0]
-    assert SharedRanking(predicted, np.array([[1, 0]]), least, trusted=False).shortlist(0, 2).tolist() == [0, 1]
-    assert ranking.predicted_gn.tolist() == [[3.0, 5.0, 4.0, 0.0]]
+    """Each takes the first candidate of its own; where nobody has one, the best of whoever is least short of it."""
+    predicted = np.array([[[0.0, 3.0, 2.0, 4.0, 2.5], [2.0, 0.0, 0.0, 0.0, 2.8]]])
+    least = np.array([2.5, 1.5])
+
+    def picked(turns_k: list[int], trusted: bool = True) -> list[int]:
+        return SharedRanking(predicted, np.array([turns_k]), least, trusted).shortlist(0, len(turns_k)).tolist()
+
+    assert picked([0, 1, 1, 0, 0]) == [1, 0, 4, 3, 2]
+    assert picked([1, 0]) == [0, 1]
+    assert picked([0, 0, 1]) == [1, 3, 0]
+    assert picked([1, 0], trusted=False) == [0, 1]
+    assert picked([0, 0, 1], trusted=False) == [0, 1, 2]
+    ranking = SharedRanking(predicted, np.array([[0]]), least, trusted=True)
+    assert ranking.predicted_gn.tolist() == [[2.0, 3.0, 2.0, 4.0, 2.8]]
 
 
 def test_a_cluster_that_finds_nothing_of_its_own_gives_its_turn_away():
@@ -78,13 +85,13 @@ def test_a_cluster_that_finds_nothing_of_its_own_gives_its_turn_away():
     ]
 
 
-def test_three_quarters_of_a_clusters_own_text_are_above_its_least():
+def test_half_of_a_clusters_own_text_and_little_else_is_above_its_least():
     ours = need()
     fresh = [topic(11, 400, range(20, 60)), topic(12, 400, range(60, 100))]
     for cluster_, tokens in enumerate(fresh):
         ranking = ours.rank(ngram_features(tokens)[None], step=0, lanes=[0])
         above = (ranking.predicted_gCn[0] > ours.least_C[:, None]).mean(1)
-        assert above[cluster_] > 0.6
+        assert above[cluster_] > 0.5
         assert above[1 - cluster_] < 0.1
 
 

@@ -189,6 +189,7 @@ def selector_modes(bench: Bench) -> list[Mode]:
         "rho_loss": Selection("rho_loss", k, N, reference=known),
         "sbert, k of 8k": Selection("sbert", k, DRAWN * k, reference=known),
         "importance, k of 8k": Selection("importance", k, DRAWN * k),
+        "match, k of 8k": Selection("match", k, DRAWN * k),
         "need, k of 8k": Selection("need", k, DRAWN * k),
     }
     return [bench.mode(name, settings) for name, settings in modes.items()]

@@ -101,7 +101,8 @@ def test_modes_leave_the_gradient_of_the_picks_they_stand_for():
     expected["plain, N"] = taken(bench)
     for name, gradient in expected.items():
         assert torch.allclose(left[name], gradient, rtol=1e-3, atol=1e-6), name
-    others = {"opus, m = k", "need, k of 8k"}  # draws at random, takes turns by shares: tests of their own
+    # Draws at random, takes turns by shares, goes by what was picked before: tests of their own.
+    others = {"opus, m = k", "need, k of 8k", "match, k of 8k"}
     assert {name for name in left if name not in expected} == others | {n for n in left if n.startswith("S = 8")}
     # What they stand for differs, or else the comparisons would prove nothing.
     distinct = {tuple(gradient.tolist()): gradient for gradient in expected.values()}

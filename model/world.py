@@ -56,6 +56,8 @@ class World:
             torch.cuda.set_device(device)
         # NCCL for tensors on the device, gloo for objects and for checkpoints' bookkeeping on the host.
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        # Of gloo's, two ranks connect when they first have something for each other: not all with all, at the start.
+        os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
         # With its device NCCL connects now, rather than in the first collective of a pass.
         parts = {"store": store, "rank": rank, "world_size": size, "device_id": device if cuda else None}
         dist.init_process_group(backend, timeout=timeout, **parts)

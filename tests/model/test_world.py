@@ -1,5 +1,6 @@
 """How the ranks of a run find each other, and what they compute on."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -96,6 +97,14 @@ def test_too_few_gpus_are_left_alone_with_a_word_or_refused(machine, monkeypatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("auto")[1].startswith(machine_of_two)
+
+
+def test_ranks_connect_over_gloo_when_they_first_have_something_for_each_other(monkeypatch):
+    """Torch reads it where the group is made; with four ranks each then has 2 sockets instead of 5 at the start."""
+    monkeypatch.setenv("TORCH_GLOO_LAZY_INIT", "0")
+    monkeypatch.delenv("TORCH_GLOO_LAZY_INIT")
+    World.join("cpu").leave()
+    assert os.environ["TORCH_GLOO_LAZY_INIT"] == "1"
 
 
 def test_a_cpu_is_deterministic_without_being_told():

@@ -57,7 +57,7 @@ def draw(rows: list[tuple], path: Path) -> None:
     named = sorted(totals, key=lambda source: (-totals[source], source))[: len(COLOURS)]
     figure = Figure(figsize=(3.2 * min(3, len(arms)), 2.6 * -(-len(arms) // 3)), layout="constrained")
     panels = figure.subplots(-(-len(arms) // 3), min(3, len(arms)), squeeze=False, sharex=True, sharey=True).flat
-    for axes, arm in zip(panels, arms, strict=False):
+    for arm, axes in zip(arms, panels, strict=False):  # arms first: their end takes no panel
         shares = {(first, source): share for name, first, _, source, share in rows if name == arm}
         middles = dict.fromkeys((first, (first + last) / 2) for name, first, last, *_ in rows if name == arm)
         stacked = [[shares.get((first, source), 0) for first, _ in middles] for source in named]

@@ -121,7 +121,8 @@ def _in_processes(folder: Path, tokenizer: str, numbered: Iterable[tuple[int, li
     waiting: deque[tuple[Future, list[Document]]] = deque()
     try:
         for number, part in numbered:
-            waiting.append((pool.submit(_part, number, part), part))
+            with _deaf_to_interrupts():
+                waiting.append((pool.submit(_part, number, part), part))
             if len(waiting) > 2 * workers:
                 done, part = waiting.popleft()
                 yield *done.result(), part
@@ -136,10 +137,25 @@ def _in_processes(folder: Path, tokenizer: str, numbered: Iterable[tuple[int, li
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started meanwhile never hear of Ctrl-C, from their first moment on. It reaches all processes
+    of a terminal, and the first one ends the others: here, when they have been started whole."""
+    heard: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if heard:
+        raise KeyboardInterrupt
+
+
 def _begin(folder: Path, tokenizer: str) -> None:
     global _encoder
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one ends us
     _encoder = PartEncoder(folder, tokenizer)
 
 

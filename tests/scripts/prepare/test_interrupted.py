@@ -31,9 +31,15 @@ def whole(tmp_path_factory):
 
 
 def _begin(files, out):
-    """In a session of its own, as from a terminal: signals go to all of it."""
+    """In a session of its own, as from a terminal: signals go to all of it, and are heard."""
     command = [sys.executable, "-m", "scripts.prepare", *OPTIONS, *files, "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **pipes, start_new_session=True, preexec_fn=_as_from_a_terminal)
+
+
+def _as_from_a_terminal():
+    """A shell has what it starts in the background ignore Ctrl-C, such as these tests."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _wait_for(process, there):
@@ -70,6 +76,28 @@ def test_killed_at_every_stage(whole, tmp_path):
     assert "3 of 3 parts of the text were encoded by an earlier run" in told
     assert _bytes(out) == _bytes(expected)
     assert os.listdir(tmp_path) == ["data"]
+
+
+def _encodes(parent: int) -> bool:
+    """Whether a process that encodes has been started, be it still at its imports."""
+    with open(f"/proc/{parent}/task/{parent}/children") as children:
+        for child in children.read().split():
+            with open(f"/proc/{child}/cmdline") as command:
+                if "spawn_main" in command.read():
+                    return True
+    return False
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="reads /proc")
+def test_ctrl_c_while_the_first_process_that_encodes_starts_is_one_sentence_too(whole, tmp_path):
+    files, _ = whole
+    process = _begin(files, tmp_path / "data")
+    _wait_for(process, lambda: _encodes(process.pid))
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.startswith("interrupted (")
+    assert len(told.splitlines()) == 1
 
 
 def test_ctrl_c_is_one_sentence(whole, tmp_path):

@@ -148,7 +148,7 @@ NOT_RUN = {
         "--out runs/fixed-mix": MINUTES,
         "scripts.evaluate runs/fixed-mix": MINUTES,
         "--out runs/talks-lora": MINUTES,
-        "--out runs/stutter-lora": MINUTES,
+        "--out runs/talks-whole": MINUTES,
         "--out runs/stages-regular": MINUTES,
         "bench criterion": MINUTES,
         "--out runs/demo-regular": "docs/running.md has it too, and there it runs",

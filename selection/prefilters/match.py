@@ -79,7 +79,8 @@ class Matching:
     def send(self, features_gkF: np.ndarray) -> None:
         """The picks of this rank's groups, to be counted on every rank. All ranks call it at the same step."""
         assert self._sent is None
-        self._sent = Summed(count_ngrams(features_gkF).astype(np.int64))
+        if self.trusted:  # or else nobody will ask, on any rank
+            self._sent = Summed(count_ngrams(features_gkF).astype(np.int64))
 
     def settle(self) -> None:
         """Takes in what was sent, without using it yet: the state is then complete, for a checkpoint."""

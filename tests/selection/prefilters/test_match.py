@@ -81,6 +81,10 @@ def test_where_n_grams_do_not_tell_target_text_from_the_pool_the_first_drawn_are
     same = Matching(*[ngram_features(topic(seed, 60, range(100, 200))) for seed in (1, 2, 3)], picks=4)
     assert not same.trusted
     assert same.rank(candidates(1)[None]).shortlist(0, 4).tolist() == [0, 1, 2, 3]
+    before = same.state_dict()["known"]
+    same.send(candidates(1)[None, :4])
+    same.catch_up()
+    assert torch.equal(same.state_dict()["known"], before)  # nothing was counted, and so nothing sent
 
 
 def _three_steps(world, groups):

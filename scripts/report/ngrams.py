@@ -15,7 +15,7 @@ from model import checkpoint
 from scripts.report.format import visible
 from scripts.report.texts import Texts
 from scripts.train.record import RunRecord
-from selection.prefilters.ngrams import BUCKETS, ngram_features
+from selection.prefilters.ngrams import BUCKETS, coarse, ngram_features
 
 LEAST_COUNT = 20  # in the samples gone over: what comes less often is mostly names and halves of letters
 
@@ -68,7 +68,7 @@ def side_by_side(ngrams: pa.Table) -> pa.Table:
 
 def by_weight(tokens_nT1: np.ndarray, weights: np.ndarray, vocab_size: int) -> list[tuple[float, int, list[int]]]:
     """(weight, count, tokens) of every n-gram that is counted often enough and is half its bucket, best first."""
-    features_nF = ngram_features(tokens_nT1)
+    features_nF = coarse(ngram_features(tokens_nT1))
     in_bucket = np.bincount(features_nF.ravel(), minlength=BUCKETS)
     length = tokens_nT1.shape[1] - 1
     found = []

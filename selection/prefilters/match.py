@@ -25,7 +25,7 @@ import torch
 from .cascade import Summed
 from .importance import ImportanceWeights
 from .judge import SEPARATION
-from .ngrams import BUCKETS, count_ngrams
+from .ngrams import BUCKETS, coarse, count_ngrams
 
 HORIZON = 128  # steps after which a pick's part in q has fallen to 1/e
 
@@ -65,7 +65,8 @@ class Matching:
         return MatchedRanking(predicted_gn.astype(np.float32), picks_gk, self.trusted)
 
     def _said(self, features_nF: np.ndarray, trained_B: np.ndarray) -> np.ndarray:
-        return (self._log_target_B[features_nF] - np.log(trained_B[features_nF])).mean(1)
+        buckets_nF = coarse(features_nF)
+        return (self._log_target_B[buckets_nF] - np.log(trained_B[buckets_nF])).mean(1)
 
     def _picked(self, features_nF: np.ndarray) -> np.ndarray:
         """[k], as if the other groups of the step picked alike."""

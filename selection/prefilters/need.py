@@ -33,9 +33,10 @@ import torch
 
 from .importance import log_ratio
 from .judge import SEPARATION
-from .ngrams import cluster, count_ngrams
+from .ngrams import BUCKETS, FINE_BUCKETS, cluster, count_ngrams, order_weights
 
 FLOOR = 0.2
+ORDER = 0.5  # of the order of words, beside what words there are
 LEAST = 0.5  # quantile of a cluster's own text, as its filter sees it, below which a candidate is not of the cluster
 RATE = 0.25  # of the way to the shares that the returns call for, at every measurement
 # Fractions of the golden ratio's family: multiples of them are spread evenly over [0, 1) (Roberts 2018, R2 sequence).
@@ -44,7 +45,7 @@ _STEP, _LANE = 0.7548776662466927, 0.5698402909980532
 
 @dataclass(frozen=True)
 class SharedRanking:
-    """predicted_gCn: of this rank's candidates by every cluster's filter, in standard deviations over the pool;
+    """predicted_gCn: of this rank's candidates by every cluster's filter, 0 in the mean of the pool;
     turns_gk: whose turn each pick is; least_C: what a candidate of the cluster is predicted at least; trusted: whether
     the filters tell target text from the pool at all."""
 
@@ -99,30 +100,25 @@ class SharedFilters:
         members = [np.flatnonzero(found_n == c) for c in range(found_n.max() + 1)]
         self.sizes_C = np.array([len(m) for m in members]) / len(found_n)
         self.shares_C = self.sizes_C.copy()
-        pool_B = count_ngrams(pool_nF)
-        self._weights_CB = np.stack([log_ratio(count_ngrams(target_nF[m]), pool_B) for m in members])
-        known_Cn = predicted(self._weights_CB, pool_nF)
-        self._mean_C, self._spread_C = known_Cn.mean(1), np.maximum(known_Cn.std(1), 1e-12)
+        self._filters = _Filters([target_nF[m] for m in members], pool_nF)
         halves = [m[: len(m) // 2] for m in members], [m[len(m) // 2 :] for m in members]
-        folds = [_Fold(target_nF, own, others, pool_B, fresh_pF) for own, others in (halves, halves[::-1])]
+        folds = [_Fold(target_nF, own, others, pool_nF, fresh_pF) for own, others in (halves, halves[::-1])]
         # Every cluster's own text, by the filter of its other half.
         seen_by_fold = zip(*(fold.own for fold in folds), strict=True)
-        own_C = np.array([np.quantile(np.concatenate(seen), LEAST) for seen in seen_by_fold])
-        self.least_C = (own_C - self._mean_C) / self._spread_C
+        self.least_C = np.array([np.quantile(np.concatenate(seen), LEAST) for seen in seen_by_fold])
         watched = max(1, samples // len(members))
         # Positions among the target samples, [C w], cluster by cluster, each spread evenly over its own.
         self.watched = np.concatenate([m[np.arange(watched) * len(m) // watched] for m in members])
         self._losses: list[np.ndarray] = []
         # They learn nothing, so the judge's other witness is all there is to hear, and once.
-        self.separation = float(np.mean([fold.separation(own_C, self._spread_C) for fold in folds]))
+        self.separation = float(np.mean([fold.separation(self.least_C) for fold in folds]))
         self.trusted = self.separation > SEPARATION[False] or not judged
 
     def rank(self, features_gnF: np.ndarray, step: int, lanes: Sequence[int]) -> SharedRanking:
         """The candidates of `step`, in the groups of these lanes, by the present shares."""
-        raw_gCn = np.stack([predicted(self._weights_CB, features_nF) for features_nF in features_gnF])
-        predicted_gCn = (raw_gCn - self._mean_C[:, None]) / self._spread_C[:, None]
+        predicted_gCn = np.stack([self._filters.predict(features_nF) for features_nF in features_gnF])
         turns_gk = np.stack([turns(self.shares_C, self._picks, step * _STEP + lane * _LANE) for lane in lanes])
-        return SharedRanking(predicted_gCn.astype(np.float32), turns_gk, self.least_C, self.trusted)
+        return SharedRanking(predicted_gCn, turns_gk, self.least_C, self.trusted)
 
     def to_watch(self, step: int) -> np.ndarray:
         """Positions among the target samples whose losses are wanted before `step` is taken: [C w], or none."""
@@ -156,27 +152,40 @@ class SharedFilters:
         self._losses = list(state["losses"].numpy()[: int(state["heard"])].copy())
 
 
-def predicted(weights_CB: np.ndarray, features_nF: np.ndarray) -> np.ndarray:
-    """What every cluster's filter predicts of every sample, raw, [C, n]."""
-    return np.stack([weights_B[features_nF].mean(1) for weights_B in weights_CB])
+class _Filters:
+    """One for the text of every cluster: what n-grams it has, and in what order, against the pool.
+
+    Both are in standard deviations over the pool, and the order counts ORDER times as much.
+    """
+
+    def __init__(self, texts: Sequence[np.ndarray], pool_nF: np.ndarray):
+        pool_B = count_ngrams(pool_nF)
+        self._weights_bC = np.empty((FINE_BUCKETS, len(texts)), dtype=np.float32)
+        for c, own_nF in enumerate(texts):
+            ngrams_b = np.repeat(log_ratio(count_ngrams(own_nF), pool_B), FINE_BUCKETS // BUCKETS)
+            order_b = order_weights(own_nF)
+            spreads = [max(float(weights_b[pool_nF].mean(1).std()), 1e-12) for weights_b in (ngrams_b, order_b)]
+            self._weights_bC[:, c] = ngrams_b / spreads[0] + ORDER * order_b / spreads[1]
+        self._mean_C = self._weights_bC[pool_nF].mean((0, 1))
+
+    def predict(self, features_nF: np.ndarray) -> np.ndarray:
+        """What every cluster's filter says of every sample, 0 in the mean of the pool: float32 [C, n]."""
+        return (self._weights_bC[features_nF].mean(1) - self._mean_C).T
 
 
 class _Fold:
-    """What filters of one half of each cluster predict of the other half, and of samples of the pool, raw."""
+    """What filters of one half of each cluster predict of the other half, and of samples of the pool."""
 
-    def __init__(self, target_nF: np.ndarray, counted: list, others: list, pool_B: np.ndarray, fresh_pF: np.ndarray):
-        weights_CB = np.stack([log_ratio(count_ngrams(target_nF[half]), pool_B) for half in counted])
-        self._others_Cn = predicted(weights_CB, target_nF[np.concatenate(others)])
-        self._fresh_Cp = predicted(weights_CB, fresh_pF)
+    def __init__(self, target_nF: np.ndarray, counted: list, others: list, pool_nF: np.ndarray, fresh_pF: np.ndarray):
+        filters = _Filters([target_nF[half] for half in counted], pool_nF)
+        self._others_Cn, self._fresh_Cp = filters.predict(target_nF[np.concatenate(others)]), filters.predict(fresh_pF)
         clusters_n = np.repeat(np.arange(len(others)), [len(half) for half in others])
         self.own = [self._others_Cn[c, clusters_n == c] for c in range(len(others))]
 
-    def separation(self, least_C: np.ndarray, spread_C: np.ndarray) -> float:
+    def separation(self, least_C: np.ndarray) -> float:
         """The probability that a target sample looks more like some cluster than a sample of the pool looks like any
-        (area under the ROC curve, of margins over `least_C` in units of `spread_C`)."""
-        target_n, pool_p = (
-            ((raw_Cn - least_C[:, None]) / spread_C[:, None]).max(0) for raw_Cn in (self._others_Cn, self._fresh_Cp)
-        )
+        (area under the ROC curve, of margins over `least_C`)."""
+        target_n, pool_p = ((seen_Cn - least_C[:, None]).max(0) for seen_Cn in (self._others_Cn, self._fresh_Cp))
         return (np.sign(target_n[:, None] - pool_p).mean() + 1) / 2
 
 

@@ -19,7 +19,7 @@ Shapes: n candidates drawn, T1 = T + 1 tokens a sample, F = 3 T - 1 n-grams of i
 
 import numpy as np
 
-from .ngrams import BUCKETS, count_ngrams
+from .ngrams import BUCKETS, coarse, count_ngrams
 
 # Occurrences at which an n-gram's mean score counts half.
 SHRINKAGE = 80.0
@@ -68,7 +68,7 @@ class Predictor:
             features = features_NF[finite_N]
             standardised = np.rint((scores - scores.mean()) / scores.std() * _UNITS)
             # Whole numbers below 2^53, which sums in float64 keep exact.
-            sums_B += np.bincount(features.ravel(), np.repeat(standardised, features.shape[1]), BUCKETS).astype(
+            sums_B += np.bincount(coarse(features).ravel(), np.repeat(standardised, features.shape[1]), BUCKETS).astype(
                 np.int64
             )
             counts_B += count_ngrams(features).astype(np.int64)
@@ -108,7 +108,7 @@ class Predictor:
 
 
 def _predicted(weights: np.ndarray, features_nF: np.ndarray) -> np.ndarray:
-    return weights[features_nF].mean(1)
+    return weights[coarse(features_nF)].mean(1)
 
 
 def _some(samples: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ Shapes: n samples, F n-grams of a sample, T of them unigrams, w buckets that are
 
 import numpy as np
 
-from .features import BUCKETS
+from .features import BUCKETS, coarse
 
 DIRECTIONS = 16
 ROUNDS = 20
@@ -22,7 +22,7 @@ def cluster(features_nF: np.ndarray, clusters: int) -> np.ndarray:
     """
     if clusters == 1 or len(features_nF) < 2 * clusters:
         return np.zeros(len(features_nF), dtype=np.int64)
-    weights_nw = _tf_idf(features_nF[:, : (features_nF.shape[1] + 1) // 3])
+    weights_nw = _tf_idf(coarse(features_nF[:, : (features_nF.shape[1] + 1) // 3]))
     fitted_mw = weights_nw[:: -(-len(weights_nw) // _FITTED)]
     # Right singular vectors by way of the smaller Gram matrix.
     values, left = np.linalg.eigh(fitted_mw @ fitted_mw.T)

@@ -1,16 +1,18 @@
 """The n-grams of a sample, hashed into buckets: what a prefilter sees of it.
 
-Shapes: n candidates drawn, T1 = T + 1 tokens a sample, F = 3 T - 1 n-grams of it, B buckets.
+Shapes: n candidates drawn, T1 = T + 1 tokens a sample, F = 3 T - 1 n-grams of it, B buckets, b fine ones.
 """
 
 import numpy as np
 
-BUCKETS = 1 << 16
+BUCKETS = 1 << 16  # of what travels between ranks and is saved
+_FINE = 4  # bits more
+FINE_BUCKETS = BUCKETS << _FINE  # of what a host keeps for itself: few n-grams share one
 _ODD = [np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)]
 
 
 def ngram_features(tokens_nT1: np.ndarray) -> np.ndarray:
-    """The buckets of every sample's uni-, bi- and trigrams that end at a token after its first: uint16 [n, F].
+    """The fine buckets of every sample's uni-, bi- and trigrams that end at a token after its first: uint32 [n, F].
 
     The first T columns are the unigrams, the next T the bigrams, the last T - 1 the trigrams, each in the order of the
     text. Equal n-grams fall into equal buckets on every machine.
@@ -23,11 +25,17 @@ def ngram_features(tokens_nT1: np.ndarray) -> np.ndarray:
 
 
 def _bucket(codes: np.ndarray) -> np.ndarray:
-    """The upper 16 of 64 mixed bits (the finalizer of splitmix64, Steele et al. 2014)."""
+    """The upper 20 of 64 mixed bits (the finalizer of splitmix64, Steele et al. 2014)."""
     codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (codes >> np.uint64(48)).astype(np.uint16)
+    return (codes >> np.uint64(48 - _FINE)).astype(np.uint32)
+
+
+def coarse(features: np.ndarray) -> np.ndarray:
+    """The buckets of fine buckets, each of 16 that follow one another."""
+    return features >> np.uint32(_FINE)
 
 
 def count_ngrams(features: np.ndarray) -> np.ndarray:
-    return np.bincount(features.ravel(), minlength=BUCKETS).astype(np.float64)
+    """How often each of the BUCKETS comes, float64 [B]."""
+    return np.bincount(coarse(features).ravel(), minlength=BUCKETS).astype(np.float64)

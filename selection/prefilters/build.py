@@ -16,18 +16,21 @@ def build_prefilter(
 ) -> Prefilter | Matching | SharedFilters | Auto | None:
     """settings: a selection.settings.Selection; None where its choice needs no text.
 
-    target_nF, pool_nF: features of the target samples and of as many of the pool; fresh_pF: of further ones of it.
-    groups: G of a step, over all ranks.
+    target_nF, pool_nF: features of the target samples and of at least as many of the pool; fresh_pF: of further ones of
+    it. groups: G of a step, over all ranks.
     """
-    known = target_nF, pool_nF, fresh_pF
+    # One filter for all target text is held against as much text of the pool, that of a cluster against all there is.
+    known, all_known = (target_nF, pool_nF[: len(target_nF)], fresh_pF), (target_nF, pool_nF, fresh_pF)
     if settings.prefilter is None:
         return None
     if settings.prefilter == "match":
         return Matching(*known, picks=settings.picks, judged=_judged(settings))
     if settings.prefilter == "need":
-        return _shared(settings, *known)
+        return _shared(settings, *all_known)
     if settings.prefilter == "auto":
-        return _auto(settings, groups, *known)
+        return _auto(
+            settings, groups, _single(settings, "importance", *known), _shared(settings, *all_known), len(target_nF)
+        )
     return _single(settings, settings.prefilter, *known)
 
 
@@ -46,9 +49,8 @@ def _judged(settings: Any) -> bool:
     return settings.filter.when == "judged"
 
 
-def _auto(settings: Any, groups: int, *known: np.ndarray) -> Auto:
+def _auto(settings: Any, groups: int, single: Prefilter, shared: SharedFilters, targets: int) -> Auto:
     need = settings.need
     # A training pass over a sample is a forward and a backward of twice its cost; what need watches is a forward alone.
     watching = need.samples / (3 * groups * settings.picks * need.every)
-    single = _single(settings, "importance", *known)
-    return Auto(single, _shared(settings, *known), len(known[0]), block=settings.auto.block, watching=watching)
+    return Auto(single, shared, targets, block=settings.auto.block, watching=watching)

@@ -1,7 +1,8 @@
 """A filter for every cluster of the target text, each filling its share of the picks; shares follow what is learnt.
 
 The clusters are found among the target samples' words (ngrams/clusters.py). A cluster's filter weighs n-grams as
-`ImportanceWeights` does: its own text against the pool. What share of the picks it gets is decided by returns. Now and
+`ImportanceWeights` does: its own text against the pool; and beside what words there are, their order (ngrams/order.py).
+What share of the picks it gets is decided by returns. Now and
 then the losses of a few fixed target samples of every cluster are measured, and shares move towards
 
     size of the cluster * fall of its loss over the window / its present share,
@@ -15,14 +16,14 @@ known would be forgotten unseen.
 Whether filters choose at all is asked of all clusters together: two kinds of wanted text, taken for one, can look like
 the pool although each is unlike it.
 
-Where the share of a cluster calls for more of it than was drawn, its filter's next best is other text, often text of
-the same words in disorder. So a turn passes to another cluster when no candidate is left that looks as much like its
+Where the share of a cluster calls for more of it than was drawn, its filter's next best is other text. So a turn passes to another cluster when no candidate is left that looks as much like its
 own text as half of that text does, each half of it seen by a filter of the other half. Of those that do, the first
 is taken that was drawn, not the best: batches of the extremes of a cluster teach less than its text at random.
 
 Everything is numpy on the host and the same on every rank.
 
-Shapes: C clusters, w watched samples of each, g groups of this rank, n candidates drawn a group, F features, B buckets.
+Shapes: C clusters, w watched samples of each, g groups of this rank, n candidates drawn a group, F features, B buckets,
+b fine ones.
 """
 
 from collections.abc import Sequence
@@ -166,11 +167,11 @@ class _Filters:
             order_b = order_weights(own_nF)
             spreads = [max(float(weights_b[pool_nF].mean(1).std()), 1e-12) for weights_b in (ngrams_b, order_b)]
             self._weights_bC[:, c] = ngrams_b / spreads[0] + ORDER * order_b / spreads[1]
-        self._mean_C = self._weights_bC[pool_nF].mean((0, 1))
+        self._mean_C = self._weights_bC[pool_nF].mean((0, 1), dtype=np.float64)
 
     def predict(self, features_nF: np.ndarray) -> np.ndarray:
         """What every cluster's filter says of every sample, 0 in the mean of the pool: float32 [C, n]."""
-        return (self._weights_bC[features_nF].mean(1) - self._mean_C).T
+        return (self._weights_bC[features_nF].mean(1) - self._mean_C).T.astype(np.float32)
 
 
 class _Fold:

@@ -13,7 +13,7 @@ from pipeline.dataset.reader import SplitReader
 from scripts.prepare.__main__ import main as prepare
 from scripts.report.__main__ import main as report
 from selection.log.writer import SelectionLog
-from selection.prefilters.ngrams import BUCKETS, ngram_features
+from selection.prefilters.ngrams import BUCKETS, coarse, ngram_features
 
 STEPS, N, K = 12, 4, 2
 DRAWN, EVERY, OFF = 8, 3, (7, 8, 9)  # of a run behind a prefilter, and the steps it was switched off in
@@ -130,7 +130,7 @@ def make_cascade_run(folder, dataset):
     tokenizer = Tokenizer.from_file(str(dataset / "tokenizer.json"))
     for text, weight in ((LIKED, 1.0), (DISLIKED, -2.0)):
         (token,) = tokenizer.encode(text).ids
-        weights[ngram_features(np.array([[0, token]]))[0, 0]] = weight
+        weights[coarse(ngram_features(np.array([[0, token]])))[0, 0]] = weight
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it tells that there is one process
         dcp.save({"prefilter": {"weights": weights}}, checkpoint_id=checkpoint, no_dist=True)

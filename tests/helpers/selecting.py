@@ -72,7 +72,8 @@ def take_steps(selector: Selector, model, optimizer, steps: range) -> list[list[
 
 
 def topic(seed: int, samples: int, words: range) -> np.ndarray:
-    """Tokens [samples, 33] of these words and of some that every text has."""
+    """Tokens [samples, 33] of these words, every second one the next of that before it, and of some that all text has."""
     draw = np.random.default_rng(seed)
     tokens = draw.choice(np.array(words), (samples, 33))
+    tokens[:, 1::2] = (tokens[:, :-1:2] - words.start + 1) % len(words) + words.start
     return np.where(draw.random(tokens.shape) < 0.3, draw.integers(0, 10, tokens.shape), tokens)

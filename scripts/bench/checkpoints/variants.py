@@ -10,14 +10,14 @@ sample, D the model's width.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from selection.prefilters.importance import ImportanceWeights
-from selection.prefilters.ngrams import BUCKETS
+from selection.prefilters.ngrams import BUCKETS, coarse
 from selection.prefilters.predictor import FORGETTING, SHRINKAGE, Predictor
 
 WINDOW = 64  # scored groups that those look back on which replay
@@ -35,6 +35,10 @@ class Samples:
     pool: np.ndarray
     embedded_ScD: np.ndarray
     stage_c: np.ndarray
+
+    @cached_property
+    def buckets_RF(self) -> np.ndarray:
+        return coarse(self.features_RF)
 
     def few(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows of FEW target samples, evenly spread, and of as many of the pool."""
@@ -82,20 +86,20 @@ class MeanScores:
     def __init__(
         self, samples: Samples, columns=slice(None), shrinkage=SHRINKAGE, forgetting=FORGETTING, of=standardised
     ):
-        self._features_RF, self._of = samples.features_RF[:, columns], of
+        self._buckets_RF, self._of = samples.buckets_RF[:, columns], of
         self._shrinkage, self._forgetting = shrinkage, forgetting
         self._sums, self._counts, self._weights = np.zeros((3, BUCKETS))
 
     def predict(self, rows_n: np.ndarray) -> np.ndarray:
-        return self._weights[self._features_RF[rows_n]].mean(1)
+        return self._weights[self._buckets_RF[rows_n]].mean(1)
 
     def learn(self, rows_GN: np.ndarray, scores_GN: np.ndarray) -> None:
         self._sums *= self._forgetting
         self._counts *= self._forgetting
         for rows_N, scores_N in zip(rows_GN, scores_GN, strict=True):
-            features_NF = self._features_RF[rows_N]
-            self._sums += _spread(features_NF, self._of(scores_N))
-            self._counts += np.bincount(features_NF.ravel(), minlength=BUCKETS)
+            buckets_NF = self._buckets_RF[rows_N]
+            self._sums += _spread(buckets_NF, self._of(scores_N))
+            self._counts += np.bincount(buckets_NF.ravel(), minlength=BUCKETS)
         self._weights = self._sums / (self._counts + self._shrinkage)
 
 
@@ -134,18 +138,18 @@ class Ridge(Replay):
         super().__init__(samples, prior)
 
     def predict(self, rows_n: np.ndarray) -> np.ndarray:
-        return self._weights[self.samples.features_RF[rows_n]].mean(1)
+        return self._weights[self.samples.buckets_RF[rows_n]].mean(1)
 
     def fit(self, kept: np.ndarray) -> None:
-        features_rF = self.samples.features_RF[self.rows]
+        buckets_rF = self.samples.buckets_RF[self.rows]
         # Only products with new rows are made, each by one dense vector of counts.
         gram = np.empty((len(self.rows), len(self.rows)))
         gram[: len(kept), : len(kept)] = self._gram[np.ix_(kept, kept)]
         for place in range(len(kept), len(self.rows)):
-            counts = np.bincount(features_rF[place], minlength=BUCKETS)
-            gram[place] = gram[:, place] = counts[features_rF].mean(1)
+            counts = np.bincount(buckets_rF[place], minlength=BUCKETS)
+            gram[place] = gram[:, place] = counts[buckets_rF].mean(1)
         dual_r = np.linalg.solve(gram + self._penalty * np.eye(len(gram)), self.values)
-        self._gram, self._weights = gram, _spread(features_rF, dual_r)
+        self._gram, self._weights = gram, _spread(buckets_rF, dual_r)
 
 
 class GradientDescent(Replay):
@@ -157,7 +161,7 @@ class GradientDescent(Replay):
         super().__init__(samples)
 
     def predict(self, rows_n: np.ndarray) -> np.ndarray:
-        return self._weights[self.samples.features_RF[rows_n]].mean(1)
+        return self._weights[self.samples.buckets_RF[rows_n]].mean(1)
 
     def fit(self, kept: np.ndarray) -> None:
         for _ in range(self._passes):
@@ -166,7 +170,7 @@ class GradientDescent(Replay):
                 rows = self.rows[batch]
                 error = self.predict(rows) - self.values[batch]
                 self._weights *= 1 - self._decay
-                self._weights -= self._rate * _spread(self.samples.features_RF[rows], error / len(batch))
+                self._weights -= self._rate * _spread(self.samples.buckets_RF[rows], error / len(batch))
 
 
 class EmbeddingRidge(Replay):
@@ -209,7 +213,7 @@ class Network(Replay):
         super().__init__(samples, prior)
 
     def _forward(self, rows: np.ndarray) -> torch.Tensor:
-        return self._network(torch.from_numpy((self.samples.features_RF[rows] >> 2).astype(np.int64)))
+        return self._network(torch.from_numpy((self.samples.buckets_RF[rows] >> 2).astype(np.int64)))
 
     @torch.no_grad()
     def predict(self, rows_n: np.ndarray) -> np.ndarray:
@@ -269,6 +273,6 @@ def variants(samples: Samples) -> dict[str, dict[str, Callable[[], Variant]]]:
     }
 
 
-def _spread(features_NF: np.ndarray, values_N: np.ndarray) -> np.ndarray:
+def _spread(buckets_NF: np.ndarray, values_N: np.ndarray) -> np.ndarray:
     """[BUCKETS], the values of the samples that each n-gram is in, summed by occurrence."""
-    return np.bincount(features_NF.ravel(), np.repeat(values_N, features_NF.shape[1]), BUCKETS)
+    return np.bincount(buckets_NF.ravel(), np.repeat(values_N, buckets_NF.shape[1]), BUCKETS)

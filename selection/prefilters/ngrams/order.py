@@ -8,8 +8,8 @@ over a candidate's adjacent words a, b of
 
 under a bigram model of given text (pointwise mutual information, Church & Hanks 1990). It is above zero where words
 follow each other as they do there, and below where each is known and their pairs are not. With n(a b) and n(a) counted,
-p(b | a) = (n(a b) + MU p(b)) / (n(a) + MU) (MacKay & Peto 1995), so that the logarithm is a sum of a weight of the word a
-and a weight of the pair:
+p(b | a) = (n(a b) + MU p(b)) / (n(a) + MU) (MacKay & Peto 1995), so that the logarithm is a sum of a weight of the word
+a and a weight of the pair:
 
     log(1 + n(a b) / (MU p(b))) - log(1 + n(a) / MU).
 

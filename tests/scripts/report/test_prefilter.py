@@ -13,7 +13,7 @@ from scripts.report.prefilter import off_periods, shares, turns
 from scripts.report.texts import Texts
 from scripts.train.record import RunRecord, read_run
 from selection.log.reader import read_log
-from selection.prefilters.ngrams import BUCKETS, ngram_features
+from selection.prefilters.ngrams import BUCKETS, coarse, ngram_features
 from tests.helpers.run_example import (
     DISLIKED,
     DRAWN,
@@ -90,7 +90,7 @@ def test_the_n_grams_it_likes_are_counted_in_the_text(run, odd_dataset, capsys):
 
 def test_n_grams_are_found_by_their_order_count_and_bucket():
     vocab_size = BUCKETS + 1000
-    buckets = ngram_features(np.stack([np.zeros(vocab_size, int), np.arange(vocab_size)], 1))[:, 0]
+    buckets = coarse(ngram_features(np.stack([np.zeros(vocab_size, int), np.arange(vocab_size)], 1)))[:, 0]
     _, first, own = np.unique(buckets, return_index=True, return_inverse=True)
     minor = next(token for token in range(vocab_size) if first[own[token]] != token)
     major = int(first[own[minor]])  # in the same bucket

@@ -47,13 +47,14 @@ def test_shares_begin_as_the_targets_mix_and_samples_of_every_cluster_are_watche
 
 def test_a_cluster_picks_by_its_own_text():
     ours = need()
-    candidates = np.concatenate([topic(6, 3, range(100, 200)), topic(7, 3, range(20, 60)), topic(8, 3, range(60, 100))])
+    kinds = [topic(6, 9, range(100, 200)), topic(7, 9, range(20, 60)), topic(8, 9, range(60, 100))]
+    candidates = np.concatenate(kinds)
     ranking = ours.rank(ngram_features(candidates)[None], step=0, lanes=[0])
-    assert set(ranking.predicted_gCn[0, 0].argsort()[-3:]) == {3, 4, 5}
-    assert set(ranking.predicted_gCn[0, 1].argsort()[-3:]) == {6, 7, 8}
+    assert set(ranking.predicted_gCn[0, 0].argsort()[-9:]) == set(range(9, 18))
+    assert set(ranking.predicted_gCn[0, 1].argsort()[-9:]) == set(range(18, 27))
     picks = ranking.shortlist(0, 4)
     assert len(set(picks.tolist())) == 4
-    assert [pick >= 6 for pick in picks] == [turn == 1 for turn in ranking.turns_gk[0]]
+    assert [pick >= 18 for pick in picks] == [turn == 1 for turn in ranking.turns_gk[0]]
 
 
 def test_turns_by_hand():

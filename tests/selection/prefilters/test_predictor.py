@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from selection.prefilters.importance import ImportanceWeights
-from selection.prefilters.ngrams import BUCKETS, ngram_features
+from selection.prefilters.ngrams import BUCKETS, FINE_BUCKETS, coarse, ngram_features
 from selection.prefilters.predictor import FORGETTING, SHRINKAGE, Predictor
 
 V = 50
@@ -28,16 +28,16 @@ def test_equal_ngrams_and_only_they_share_a_bucket():
     tokens = draw_tokens(40)
     features = ngram_features(tokens)
     assert features.shape == (40, 20 + 20 + 19)
-    assert features.dtype == np.uint16
+    assert features.dtype == np.uint32
     ngrams = {}
     for sample, row in zip(tokens.tolist(), features.tolist(), strict=True):
         listed = [*((t,) for t in sample[1:]), *pairwise(sample)]
         listed += zip(sample, sample[1:], sample[2:], strict=False)
         for ngram, bucket in zip(listed, row, strict=True):
             assert ngrams.setdefault(ngram, bucket) == bucket
-    # Different n-grams collide as often as chance has it: n (n - 1) / 2 B pairs, within three standard deviations.
+    # Different n-grams collide as often as chance has it: n (n - 1) / 2 b pairs, within three standard deviations.
     n = len(ngrams)
-    expected = n * (n - 1) / 2 / BUCKETS
+    expected = n * (n - 1) / 2 / FINE_BUCKETS
     pairs = sum(count * (count - 1) / 2 for count in Counter(ngrams.values()).values())
     assert abs(pairs - expected) < 3 * expected**0.5
 
@@ -64,12 +64,12 @@ def test_weights_are_shrunk_mean_standardised_scores():
         for features_NF, scores_N in zip(features_GNF, scores_GN, strict=True):
             finite = [score for score in scores_N if np.isfinite(score)]
             mean, spread = np.mean(finite), np.std(finite)
-            for row, score in zip(features_NF.tolist(), scores_N, strict=True):
+            for row, score in zip(coarse(features_NF).tolist(), scores_N, strict=True):
                 for bucket in row if np.isfinite(score) and spread else []:
                     sums[bucket] += FORGETTING**age * (score - mean) / spread
                     counts[bucket] += FORGETTING**age
     weights = {bucket: sums[bucket] / (counts[bucket] + SHRINKAGE) for bucket in sums}
-    expected_GN = [[np.mean([weights[b] for b in row]) for row in group] for group in features_GNF.tolist()]
+    expected_GN = [[np.mean([weights[b] for b in row]) for row in group] for group in coarse(features_GNF).tolist()]
     for features_NF, expected_N in zip(features_GNF, expected_GN, strict=True):
         assert ours.predict(features_NF) == pytest.approx(expected_N, rel=1e-5)
 
@@ -77,7 +77,7 @@ def test_weights_are_shrunk_mean_standardised_scores():
 def test_it_starts_from_target_text_and_the_pool():
     target, pool = draw_tokens(6, low=0, high=20), draw_tokens(6, low=15, high=V, seed=1)
     ours = predictor(target, pool)
-    hashed = Counter(ngram_features(target).ravel().tolist()), Counter(ngram_features(pool).ravel().tolist())
+    hashed = [Counter(coarse(ngram_features(tokens)).ravel().tolist()) for tokens in (target, pool)]
     for bucket in (*hashed[0], *hashed[1]):
         here, there = hashed[0][bucket], hashed[1][bucket]
         assert ours.weights[bucket] == pytest.approx((here - there) / (here + there + SHRINKAGE), rel=1e-6)

@@ -43,6 +43,11 @@ def val_loss(stage: Stage) -> float:
     return HeldOut("val", stage.manifest, stage.world).loss(stage.model, samples, 4)
 
 
+def importance(manifest, targets: np.ndarray) -> ImportanceWeights:
+    target_nF, pool_nF, fresh_pF = known_features(manifest, targets)
+    return ImportanceWeights(target_nF, pool_nF[: len(target_nF)], fresh_pF)
+
+
 def test_random_batches_are_steps_of_plain_training(stage):
     ours, by_hand = stage(), stage()
     found = rollout(ours, PLAIN, stream_of(ours, seed=3), (1, 3), SAMPLES)
@@ -60,7 +65,7 @@ def test_a_criterion_trains_on_its_picks(stage):
     ours, by_hand = stage(), stage()
     found = rollout(ours, settings, stream_of(ours, seed=3), (2,), SAMPLES)
     targets = evaluation_samples(by_hand.manifest, "target", 10**6)
-    weights = ImportanceWeights(*known_features(by_hand.manifest, targets))
+    weights = importance(by_hand.manifest, targets)
     for candidates in islice(stream_of(by_hand, seed=3), 2):
         best = [np.argsort(-weights.predict(f), kind="stable")[:K] for f in candidates.features_GnF]
         picked = [tokens[order] for tokens, order in zip(candidates.tokens_GnT1, best, strict=True)]
@@ -90,7 +95,7 @@ def test_what_a_filter_says_is_told(stage):
     sources = Sources(here)
     targets = evaluation_samples(here.manifest, "target", 10**6)
     halves = (targets, targets[: len(targets) // 2], targets[len(targets) // 2 :])
-    whole, one, other = (ImportanceWeights(*known_features(here.manifest, known)) for known in halves)
+    whole, one, other = (importance(here.manifest, known) for known in halves)
     areas, correlations = [], []
     for candidates in islice(stream_of(here, seed=here.config.train.seed), 4):
         for ids, features in zip(candidates.sample_ids_Gn.numpy(), candidates.features_GnF, strict=True):

@@ -74,7 +74,7 @@ def test_ridge_is_the_exact_solution_on_what_is_in_the_window(monkeypatch):
     values = np.concatenate([[1, 1, -1, -1], *(standardised(scores_N) for _, scores_N in kept)])
     F = samples.features_RF.shape[1]
     others = np.arange(100, 110)
-    used, buckets = np.unique(samples.features_RF[np.concatenate([rows, others])], return_inverse=True)
+    used, buckets = np.unique(samples.buckets_RF[np.concatenate([rows, others])], return_inverse=True)
     counts = np.stack([np.bincount(row, minlength=len(used)) for row in buckets]) / F**0.5
     inputs = counts[: len(rows)]
     weights = np.linalg.solve(inputs.T @ inputs + penalty * np.eye(len(used)), inputs.T @ values)

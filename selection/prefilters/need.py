@@ -16,9 +16,10 @@ known would be forgotten unseen.
 Whether filters choose at all is asked of all clusters together: two kinds of wanted text, taken for one, can look like
 the pool although each is unlike it.
 
-Where the share of a cluster calls for more of it than was drawn, its filter's next best is other text. So a turn passes to another cluster when no candidate is left that looks as much like its
-own text as half of that text does, each half of it seen by a filter of the other half. Of those that do, the first
-is taken that was drawn, not the best: batches of the extremes of a cluster teach less than its text at random.
+Where the share of a cluster calls for more of it than was drawn, its filter's next best is other text. So a turn passes
+to another cluster when no candidate is left that looks as much like its own text as half of that text does, each half
+of it seen by a filter of the other half. Of those that do, the first is taken that was drawn, not the best: batches of
+the extremes of a cluster teach less than its text at random.
 
 Everything is numpy on the host and the same on every rank.
 

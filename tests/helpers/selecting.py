@@ -72,7 +72,7 @@ def take_steps(selector: Selector, model, optimizer, steps: range) -> list[list[
 
 
 def topic(seed: int, samples: int, words: range) -> np.ndarray:
-    """Tokens [samples, 33] of these words, every second one the next of that before it, and of some that all text has."""
+    """Tokens [samples, 33] of these words, every second one the word after that before it, and of some common ones."""
     draw = np.random.default_rng(seed)
     tokens = draw.choice(np.array(words), (samples, 33))
     tokens[:, 1::2] = (tokens[:, :-1:2] - words.start + 1) % len(words) + words.start

@@ -94,7 +94,7 @@ class NeedSettings:
     """Clusters of the target samples, at most; 1 is a single filter."""
     samples: int = 24
     """Target samples whose losses are watched, over all clusters."""
-    every: int = 8
+    every: int = 16
     """Steps from one measurement of their losses to the next."""
     window: int = 32
     """Steps over which the fall of a loss is taken."""

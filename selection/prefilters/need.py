@@ -40,7 +40,7 @@ from .ngrams import BUCKETS, FINE_BUCKETS, cluster, count_ngrams, order_weights
 FLOOR = 0.2
 ORDER = 0.5  # of the order of words, beside what words there are
 LEAST = 0.5  # quantile of a cluster's own text, as its filter sees it, below which a candidate is not of the cluster
-RATE = 0.25  # of the way to the shares that the returns call for, at every measurement
+RATE = 0.4  # of the way to the shares that the returns call for, at every measurement
 # Fractions of the golden ratio's family: multiples of them are spread evenly over [0, 1) (Roberts 2018, R2 sequence).
 _STEP, _LANE = 0.7548776662466927, 0.5698402909980532
 

@@ -5,6 +5,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import tyro
 
 from model.settings import SHAPE, Model
 from scripts.train.config import Config, flat
-from selection.settings import unread, why_unread, without_unread
+from selection.settings import keys, read_by, unread, why_unread, without_unread
 
 # Tables of a config file that set nothing: a run's own facts, and what scripts.compare reads.
 NO_SETTINGS = ("run", "compare", "arms")
@@ -124,8 +125,15 @@ def _check_choice(section: Any, key: str, value: Any, name: str, where: str) -> 
 
 
 def to_toml(config: Config, run: dict[str, str | int]) -> str:
-    """The whole configuration, and a [run] table of facts about the run, as TOML."""
-    return "\n".join(_lines({**config.as_dict(), "run": run})) + "\n"
+    """The configuration, and a [run] table of facts about the run, as TOML.
+
+    Without the keys of the selection that nothing reads: another default of theirs would make them look chosen.
+    """
+    known = config.as_dict()
+    for key in keys(config.selection).keys() - read_by(config.selection):
+        *sections, name = key.split(".")
+        del reduce(dict.__getitem__, sections, known["selection"])[name]
+    return "\n".join(_lines({**known, "run": run})) + "\n"
 
 
 def _lines(table: dict, name: str = "") -> list[str]:

@@ -33,7 +33,7 @@ OTHER = {
     "need.clusters": 2,
     "need.samples": 8,
     "need.every": 2,
-    "need.window": 8,
+    "need.window": 48,
     "auto.block": 2,
     "amortise.drawn": 20,
     "amortise.every": 2,

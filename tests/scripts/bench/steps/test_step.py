@@ -152,14 +152,14 @@ def test_amortised_modes_score_one_step_in_eight_and_go_by_the_prefilter(monkeyp
     assert torch.equal(passes[2], bench.pool_nT1[best, :-1])
 
 
-def test_need_watches_losses_in_one_step_of_eight(monkeypatch):
+def test_need_watches_losses_in_one_step_of_sixteen(monkeypatch):
     bench, passes = build_bench(TINY), []
     forward = bench.model.forward
     monkeypatch.setattr(bench.model, "forward", lambda *given: passes.append(len(given[0])) or forward(*given))
     mode = next(mode for mode in every_mode(bench) if mode.name == "need, k of 8k")
     mode.step()
-    assert mode.steps == 8
-    assert passes == [24, *[4] * 8]
+    assert mode.steps == 16
+    assert passes == [24, *[4] * 16]
 
 
 def test_peak_memory_is_counted():

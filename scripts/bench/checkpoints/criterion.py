@@ -53,6 +53,8 @@ class CriterionOptions:
     """The study files whose arms are the criteria."""
     arms: tuple[str, ...] = ()
     """Names of arms; default: all. Those that know something of every sample beforehand are not among them."""
+    each_source: bool = True
+    """Whether there are rollouts on every source alone, too."""
     steps: tuple[int, ...] = (1, 8, 24)
     """After so many steps the loss is measured."""
     rollouts: int = 3
@@ -106,7 +108,7 @@ def criteria(config: Config, options: CriterionOptions, sources: list[str]) -> l
         if settings.drawn > DRAWN or METHODS[settings.method].knows:
             raise ValueError(f"arm {name} draws more than {DRAWN} candidates a group, or knows samples beforehand")
     found = [Criterion(RANDOM, plain), *(Criterion(name, settings) for name, settings in chosen.items())]
-    return found + [Criterion(ONLY + source, plain, source) for source in sources]
+    return found + [Criterion(ONLY + source, plain, source) for source in sources if options.each_source]
 
 
 class Measurement:
@@ -147,7 +149,7 @@ class Measurement:
             stream = of_source(stream, self._sources, criterion.source, criterion.settings.picks)
         return rollout(stage, criterion.settings, stream, self._options.steps, self._options.samples)
 
-    def says(self, path: Path, criterion: Criterion) -> dict[str, float]:
+    def says(self, path: Path, criterion: Criterion) -> dict:
         said = partial(says, self._stage(path), criterion.settings, self._sources)
         return self._found.measure(path.name, criterion, None, {}, said)
 
@@ -195,10 +197,27 @@ def main(arguments: list[str]) -> int:
     for place, steps in enumerate(options.steps):
         console.print(table_of_changes(changes, place, steps))
     console.print(table_of_says(said))
+    for name in next(iter(said.values()), {}):
+        console.print(
+            table_of_sources(name, {criterion: by_stage[name]["auc_of"] for criterion, by_stage in said.items()})
+        )
     return 0
 
 
-def table_of_says(said: dict[str, dict[str, dict[str, float]]]) -> Table:
+def table_of_sources(stage: str, areas: dict[str, dict[str, float]]) -> Table:
+    """One row a source, one column a criterion: the area under the ROC curve of the source against all others."""
+    shown = Table(title=f"step {int(stage.removeprefix('step-'))}: AUC of each source against all others")
+    shown.title_justify, shown.box, shown.padding = "left", box.SIMPLE_HEAD, (0, 1)
+    shown.add_column("source", no_wrap=True)
+    for criterion in areas:
+        shown.add_column(criterion, justify="right")
+    for source in next(iter(areas.values())):
+        values = [of[source] for of in areas.values()]
+        shown.add_row(source, *("-" if math.isnan(value) else f"{value:.3f}" for value in values))
+    return shown
+
+
+def table_of_says(said: dict[str, dict[str, dict]]) -> Table:
     shown = Table(title="AUC of wanted sources / correlation between halves of the target text")
     shown.title_justify, shown.box, shown.padding = "left", box.SIMPLE_HEAD, (0, 1)
     shown.add_column("criterion", no_wrap=True)

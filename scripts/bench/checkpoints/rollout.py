@@ -6,6 +6,7 @@ Shapes: G groups, n candidates drawn a group, k picks, T1 = T + 1 tokens.
 """
 
 import dataclasses
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -123,15 +124,16 @@ def rollout(
     return found
 
 
-def says(stage: Stage, settings: Selection, sources: Sources) -> dict[str, float]:
+def says(stage: Stage, settings: Selection, sources: Sources) -> dict:
     """What a criterion says of SAID_GROUPS groups of candidates at the checkpoint's weights: `auc`, the probability
-    that it is more for a candidate of a wanted source than for another one of its group, and `repeats`, the correlation
-    within groups of what it says when it knows the first half of the target samples, and the second."""
+    that it is more for a candidate of a wanted source than for another one of its group, `auc_of` the same for every
+    source, and `repeats`, the correlation within groups of what it says when it knows the first half of the target
+    samples, and the second."""
     settings = dataclasses.replace(settings, candidates=DRAWN, amortise=AmortiseSettings())
     targets = targets_of(stage, settings)
     halves = targets[: len(targets) // 2], targets[len(targets) // 2 :]
     selectors = [selector_of(stage, settings, known) for known in (targets, *halves)]
-    said, areas = [], []
+    said, areas, areas_of = [], [], {source: [] for source in sources.all}
     for candidates in islice(stream_of(stage, stage.config.train.seed), -(-SAID_GROUPS // stage.config.train.groups)):
         of_each = []
         for selector in selectors:
@@ -141,10 +143,26 @@ def says(stage: Stage, settings: Selection, sources: Sources) -> dict[str, float
             of_each.append([_said(choice) for choice in choices])
         said.append(of_each)
         for said_n, sample_ids_n in zip(of_each[0], candidates.sample_ids_Gn.numpy(), strict=True):
-            wanted_n = np.isin(sources(sample_ids_n), list(sources.wanted))
-            areas.append(np.sign(said_n[wanted_n, None] - said_n[~wanted_n]).mean() / 2 + 0.5)
+            sources_n = sources(sample_ids_n)
+            areas.append(_area(said_n, np.isin(sources_n, list(sources.wanted))))
+            for source, found in areas_of.items():
+                found.append(_area(said_n, sources_n == source))
     _, one_Gn, other_Gn = (np.concatenate(parts) for parts in zip(*said, strict=True))
-    return {"auc": float(np.nanmean(areas)), "repeats": group_correlation(one_Gn, other_Gn)}
+    auc_of = {source: _mean(found) for source, found in areas_of.items()}
+    return {"auc": _mean(areas), "auc_of": auc_of, "repeats": group_correlation(one_Gn, other_Gn)}
+
+
+def _area(said_n: np.ndarray, chosen_n: np.ndarray) -> float:
+    """The area under the ROC curve; NaN where one side is empty."""
+    if not chosen_n.any() or chosen_n.all():
+        return math.nan
+    return float(np.sign(said_n[chosen_n, None] - said_n[~chosen_n]).mean() / 2 + 0.5)
+
+
+def _mean(values: list[float]) -> float:
+    """Of those that are numbers; NaN where none is."""
+    found = [value for value in values if not math.isnan(value)]
+    return float(np.mean(found)) if found else math.nan
 
 
 def _said(choice: Choice) -> np.ndarray:

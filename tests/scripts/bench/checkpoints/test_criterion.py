@@ -1,6 +1,7 @@
 """Rollouts from a checkpoint: what they train on, what is told of them, and that nothing is measured twice."""
 
 import json
+import math
 from itertools import islice
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.console import Console
 from model.world import World
 from pipeline.dataset.sampling import evaluation_samples
 from scripts.bench.__main__ import main
-from scripts.bench.checkpoints.criterion import RANDOM, Criterion, Found, table_of_changes
+from scripts.bench.checkpoints.criterion import RANDOM, Criterion, Found, table_of_changes, table_of_sources
 from scripts.bench.checkpoints.rollout import DRAWN, Sources, of_source, rollout, says, stream_of
 from scripts.bench.checkpoints.stage import Stage
 from scripts.train.held_out import HeldOut
@@ -96,16 +97,24 @@ def test_what_a_filter_says_is_told(stage):
     targets = evaluation_samples(here.manifest, "target", 10**6)
     halves = (targets, targets[: len(targets) // 2], targets[len(targets) // 2 :])
     whole, one, other = (importance(here.manifest, known) for known in halves)
-    areas, correlations = [], []
+    areas, areas_of, correlations = [], {source: [] for source in sources.all}, []
+
+    def area(said: np.ndarray, chosen: np.ndarray) -> float:
+        return float(np.mean([(a > b) + (a == b) / 2 for a in said[chosen] for b in said[~chosen]]))
+
     for candidates in islice(stream_of(here, seed=here.config.train.seed), 4):
         for ids, features in zip(candidates.sample_ids_Gn.numpy(), candidates.features_GnF, strict=True):
-            wanted, said = sources(ids) == "words", whole.predict(features).astype(np.float64)
-            pairs = [(a > b) + (a == b) / 2 for a in said[wanted] for b in said[~wanted]]
-            areas.append(np.mean(pairs))
+            said = whole.predict(features).astype(np.float64)
+            areas.append(area(said, sources(ids) == "words"))
+            for source in set(sources(ids).tolist()):
+                areas_of[source].append(area(said, sources(ids) == source))
             correlations.append(np.corrcoef(one.predict(features), other.predict(features))[0, 1])
     found = says(here, settings, sources)
     assert found["auc"] == pytest.approx(np.mean(areas), abs=1e-9)
     assert found["auc"] > 0.9
+    assert len(areas_of) > 1
+    for source, areas in areas_of.items():
+        assert found["auc_of"][source] == pytest.approx(np.mean(areas), abs=1e-9)
     assert found["repeats"] == pytest.approx(np.mean(correlations), abs=1e-6)
 
 
@@ -149,6 +158,15 @@ def test_changes_are_told_against_random_batches_of_the_same_rollout():
     assert ["short", "-"] in lines
 
 
+def test_areas_of_sources_have_a_row_each():
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(table_of_sources("step-00000004", {"ours": {"plays": 0.75, "verse": math.nan}}))
+    lines = [line.split() for line in shown.get().splitlines()]
+    assert ["plays", "0.750"] in lines
+    assert ["verse", "-"] in lines
+
+
 def test_the_command_goes_on_where_it_was(folder, tmp_path, capsys):
     study = tmp_path / "study.toml"
     study.write_text(
@@ -167,6 +185,8 @@ def test_the_command_goes_on_where_it_was(folder, tmp_path, capsys):
     assert {line["criterion"] for line in map(json.loads, lines.splitlines())} >= {"random", "filter", "only words"}
     assert main(words) == 0
     assert capsys.readouterr().out == told
+    assert main([*words, "--no-each-source"]) == 0
+    assert "only noise" not in capsys.readouterr().out
     assert (tmp_path / "found.jsonl").read_text() == lines
     study.write_text(study.read_text().replace("64", "65"))
     assert main(words) == 2

@@ -33,15 +33,18 @@ HORIZON = 128  # steps after which a pick's part in q has fallen to 1/e
 @dataclass(frozen=True)
 class MatchedRanking:
     """predicted_gn: mean log(p / q) of this rank's candidates before the step's first pick; picks_gk: positions, in the
-    order of being picked; trusted: whether they are followed."""
+    order of being picked, None where that is not trusted."""
 
     predicted_gn: np.ndarray
-    picks_gk: np.ndarray
-    trusted: bool
+    picks_gk: np.ndarray | None
+
+    @property
+    def trusted(self) -> bool:
+        return self.picks_gk is not None
 
     def shortlist(self, group: int, size: int) -> np.ndarray:
         """Positions [size] of one group's picks: where nothing is trusted, the first that were drawn."""
-        return self.picks_gk[group, :size] if self.trusted else np.arange(size)
+        return np.arange(size) if self.picks_gk is None else self.picks_gk[group, :size]
 
 
 class Matching:
@@ -61,20 +64,21 @@ class Matching:
     def rank(self, features_gnF: np.ndarray, step: int = 0, lanes: object = ()) -> MatchedRanking:
         """The candidates of a step to come, by what `catch_up` took in last."""
         predicted_gn = np.stack([self._said(features_nF, self._trained_B) for features_nF in features_gnF])
-        picks_gk = np.stack([self._picked(features_nF) for features_nF in features_gnF])
-        return MatchedRanking(predicted_gn.astype(np.float32), picks_gk, self.trusted)
+        picks_gk = np.stack(list(map(self._picked, features_gnF, predicted_gn))) if self.trusted else None
+        return MatchedRanking(predicted_gn.astype(np.float32), picks_gk)
 
     def _said(self, features_nF: np.ndarray, trained_B: np.ndarray) -> np.ndarray:
         buckets_nF = coarse(features_nF)
         return (self._log_target_B[buckets_nF] - np.log(trained_B[buckets_nF])).mean(1)
 
-    def _picked(self, features_nF: np.ndarray) -> np.ndarray:
-        """[k], as if the other groups of the step picked alike."""
-        trained_B, left_n, picks = self._trained_B.copy(), np.zeros(len(features_nF)), []
-        for _ in range(self._picks):
-            picks.append(int(np.argmax(self._said(features_nF, trained_B) + left_n)))
-            left_n[picks[-1]] = -np.inf
+    def _picked(self, features_nF: np.ndarray, said_n: np.ndarray) -> np.ndarray:
+        """[k], as if the other groups of the step picked alike. said_n: of the candidates before the first pick."""
+        trained_B, picks = self._trained_B.copy(), [int(np.argmax(said_n))]
+        while len(picks) < self._picks:
             trained_B += count_ngrams(features_nF[picks[-1]]) / (features_nF.shape[1] * self._picks * HORIZON)
+            said_n = self._said(features_nF, trained_B)
+            said_n[picks] = -np.inf
+            picks.append(int(np.argmax(said_n)))
         return np.array(picks)
 
     def send(self, features_gkF: np.ndarray) -> None:

@@ -56,10 +56,10 @@ class Selector:
     groups: G, the groups of a step over all ranks: a pick's gradient weighs 1 / (G k). batch: tokens [N, T1] ->
     (inputs, targets), each [N, T], on the model's device. target: for a method that aims, step -> (inputs, targets) of
     this rank's share of the step's target samples, masked where it is padded. prefilter: what settings.prefilter names.
-    lanes: the numbers of this rank's groups among all (default: all of them). watch: for a method that watches,
-    positions among the target samples -> their losses, the same on every rank. seed: of what a method, or the model by
-    dropout, draws at random. held: whether a rank has the memory for all parameters and gradients at once; under FSDP2
-    each then travels once a step, however many groups the rank has.
+    lanes: the numbers of this rank's groups among all (default: all of them). watch: for a prefilter that watches
+    losses, positions among the target samples -> these, the same on every rank. seed: of what a method, or the model
+    by dropout, draws at random. held: whether a rank has the memory for all parameters and gradients at once; under
+    FSDP2 each then travels once a step, however many groups the rank has.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Selector:
         self._trusted = self._ranking.trusted if self._ranking else None
         if self.method.knows and self.method.passes == "none":
             self._ranking = Ranking(known_gn, trusted=True)
-        if self.method.watches and len(places := self.prefilter.to_watch(step)):
+        if self.settings.watches and len(places := self.prefilter.to_watch(step)):
             self.prefilter.hear(step, self._watch(places))
         scores = self.scores_at(step)
         self._passes.begin(several=scores or len(tokens_gnT1) > 1)
@@ -151,7 +151,7 @@ class Selector:
             for choice, predicted_n in zip(choices, self._ranking.predicted_gn, strict=True):
                 choice.predicted = predicted_n
                 choice.by_prediction = self.method.passes == "none" and self._ranking.trusted
-        if self.method.recalls or (scores and self.prefilter):
+        if self.method.recalls or (scores and isinstance(self.prefilter, Prefilter)):
             self._to_send = features_gnF, choices
         return choices
 

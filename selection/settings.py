@@ -62,8 +62,9 @@ class AmortiseSettings:
     """Candidates drawn a group, of which a prefilter leaves N to be scored, or k to be trained on; 0: no prefilter."""
     every: int = 1
     """S: every S-th step is scored; on those between, the prefilter chooses the picks, without scores."""
-    by: Literal[tuple(PREFILTERS)] = "predictor"  # type: ignore[valid-type]
-    """Chooses among all drawn by n-grams: `predictor` learns from the scores, `importance` compares with the target."""
+    by: Literal[(*PREFILTERS, "need")] = "predictor"  # type: ignore[valid-type]
+    """Chooses among all drawn by n-grams: `predictor` learns from the scores, `importance` compares with the target,
+    `need` with every cluster of it."""
     explore: float = 0.25
     """Share of a group's N scored candidates that is drawn at random instead of chosen by the prefilter."""
 
@@ -184,6 +185,11 @@ class Selection:
         return self.amortise.by if self.amortised else METHODS[self.method].filter
 
     @property
+    def watches(self) -> bool:
+        """Whether the prefilter wants the losses of some target samples now and then."""
+        return self.prefilter in ("need", "auto")
+
+    @property
     def drawn(self) -> int:
         """n: candidates drawn a group and step."""
         if not METHODS[self.method].chooses:
@@ -217,7 +223,8 @@ def read_by(settings: Selection) -> frozenset[str]:
     if not settings.amortised:
         return kind.reads | {"amortise.drawn"}
     # A prefilter starts from the target text, whether the method itself aims at it or not.
-    return kind.reads | {f"amortise.{key}" for key in ("drawn", "every", "by", "explore")} | {"direction.targets"}
+    read = kind.reads | {f"amortise.{key}" for key in ("drawn", "every", "by", "explore")} | {"direction.targets"}
+    return read | METHODS["need"].reads if settings.amortise.by == "need" else read
 
 
 def unread(settings: Selection) -> dict[str, Any]:
@@ -231,6 +238,8 @@ def why_unread(settings: Selection, key: str) -> str:
     name = settings.method
     if METHODS[name].passes != "none" and (key.startswith("amortise.") or key == "direction.targets"):
         return f"method {name} reads it only with selection.amortise.drawn above 0"
+    if METHODS[name].passes != "none" and key in METHODS["need"].reads:
+        return f"method {name} reads it only with selection.amortise.by = need"
     amortises = key.startswith("amortise.")
     others = [other for other, kind in METHODS.items() if key in kind.reads or (amortises and kind.passes != "none")]
     return f"method {name} does not read it (read by {', '.join(others)}): leave it out"

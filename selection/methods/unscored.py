@@ -32,7 +32,7 @@ class Need(Method):
     """A static filter for every cluster of the target text; the clusters' shares of the picks follow what each still
     needs, by the falling losses of a few target samples: see selection/prefilters/need.py."""
 
-    passes, filter, watches = "none", "need", True
+    passes, filter = "none", "need"
     reads = CHOOSING | {
         "direction.targets",
         "filter.when",
@@ -48,6 +48,6 @@ class Auto(Method):
     """Plain training, `importance` or `need`, whichever lowers some target losses most for its cost. They
     take turns in the run itself: see selection/prefilters/contest.py."""
 
-    passes, filter, watches = "none", "auto", True
+    passes, filter = "none", "auto"
     reads = Importance.reads | Need.reads | {"auto.block"}
     ranks_by = "what the filter in charge predicts from the n-grams"

@@ -42,7 +42,7 @@ def _shared(settings: Any, *known: np.ndarray) -> SharedFilters:
     need = settings.need
     memory = need.window // need.every + 1
     several = {"clusters": need.clusters, "samples": need.samples, "every": need.every, "memory": memory}
-    return SharedFilters(*known, picks=settings.picks, judged=_judged(settings), **several)
+    return SharedFilters(*known, judged=_judged(settings), **several)
 
 
 def _judged(settings: Any) -> bool:

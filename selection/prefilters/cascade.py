@@ -43,8 +43,13 @@ class Ranking:
             return np.arange(size)
         predicted_n = self.predicted_gn[group, :among]
         best = np.argsort(-predicted_n, kind="stable")[: size - round(explore * size)]
-        others = np.setdiff1d(np.arange(len(predicted_n)), best)
-        return np.concatenate([best, others[: size - len(best)]])
+        return filled_up(best, size, len(predicted_n))
+
+
+def filled_up(best: np.ndarray, size: int, n: int) -> np.ndarray:
+    """Positions [size] among n candidates: the best, then the first that are not among them."""
+    others = np.setdiff1d(np.arange(n), best)
+    return np.concatenate([best, others[: size - len(best)]])
 
 
 class Prefilter:

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .cascade import filled_up
 from .importance import log_ratio
 from .judge import SEPARATION
 from .ngrams import BUCKETS, FINE_BUCKETS, cluster, count_ngrams, order_weights
@@ -47,13 +48,14 @@ _STEP, _LANE = 0.7548776662466927, 0.5698402909980532
 
 @dataclass(frozen=True)
 class SharedRanking:
-    """predicted_gCn: of this rank's candidates by every cluster's filter, 0 in the mean of the pool;
-    turns_gk: whose turn each pick is; least_C: what a candidate of the cluster is predicted at least; trusted: whether
-    the filters tell target text from the pool at all."""
+    """predicted_gCn: of this rank's candidates by every cluster's filter, 0 in the mean of the pool; least_C: what a
+    candidate of the cluster is predicted at least; shares_C: of the turns; offsets_g: what spreads these over steps and
+    groups; trusted: whether the filters tell target text from the pool at all."""
 
     predicted_gCn: np.ndarray
-    turns_gk: np.ndarray
     least_C: np.ndarray
+    shares_C: np.ndarray
+    offsets_g: Sequence[float]
     trusted: bool
 
     @property
@@ -61,27 +63,19 @@ class SharedRanking:
         """The best that any cluster's filter says."""
         return self.predicted_gCn.max(1)
 
-    def shortlist(self, group: int, size: int, explore: float = 0.0) -> np.ndarray:
-        """Positions [size] of one group's candidates: clusters take turns, each taking the first drawn of its own.
-
-        A cluster that finds nothing of its own gives its turn to the one whose best is most clearly its own.
-        """
+    def shortlist(self, group: int, size: int, explore: float = 0.0, among: int | None = None) -> np.ndarray:
+        """Positions [size] of one group's candidates: what clusters take in turn, then others as in `Ranking`."""
         if not self.trusted:
             return np.arange(size)
-        left_Cn, picks = self.predicted_gCn[group].copy(), []
-        for turn in self.turns_gk[group, :size]:
-            if left_Cn[turn].max() < self.least_C[turn]:
-                turn = int(np.argmax(left_Cn.max(1) - self.least_C))
-            own_n = left_Cn[turn] >= self.least_C[turn]
-            picks.append(int(np.argmax(own_n if own_n.any() else left_Cn[turn])))
-            left_Cn[:, picks[-1]] = -np.inf
-        return np.array(picks)
+        predicted_Cn = self.predicted_gCn[group, :, :among]
+        whose = turns(self.shares_C, size - round(explore * size), self.offsets_g[group])
+        return filled_up(taken(predicted_Cn, self.least_C, whose), size, predicted_Cn.shape[1])
 
 
 class SharedFilters:
     """target_nF, pool_nF: features of the target samples and of samples of the pool; fresh_pF: of further ones of the
-    pool. clusters: C at most; samples: of the target, watched in all; picks: k; every: steps between two measurements;
-    memory: measurements that a window spans; judged: whether filters are trusted only where they tell target text from
+    pool. clusters: C at most; samples: of the target, watched in all; every: steps between two measurements; memory:
+    measurements that a window spans; judged: whether filters are trusted only where they tell target text from
     the pool."""
 
     def __init__(
@@ -92,12 +86,11 @@ class SharedFilters:
         *,
         clusters: int,
         samples: int,
-        picks: int,
         every: int,
         memory: int,
         judged: bool = True,
     ):
-        self._picks, self._every, self._memory = picks, every, memory
+        self._every, self._memory = every, memory
         found_n = cluster(target_nF, clusters)
         members = [np.flatnonzero(found_n == c) for c in range(found_n.max() + 1)]
         self.sizes_C = np.array([len(m) for m in members]) / len(found_n)
@@ -119,8 +112,8 @@ class SharedFilters:
     def rank(self, features_gnF: np.ndarray, step: int, lanes: Sequence[int]) -> SharedRanking:
         """The candidates of `step`, in the groups of these lanes, by the present shares."""
         predicted_gCn = np.stack([self._filters.predict(features_nF) for features_nF in features_gnF])
-        turns_gk = np.stack([turns(self.shares_C, self._picks, step * _STEP + lane * _LANE) for lane in lanes])
-        return SharedRanking(predicted_gCn, turns_gk, self.least_C, self.trusted)
+        offsets_g = [step * _STEP + lane * _LANE for lane in lanes]
+        return SharedRanking(predicted_gCn, self.least_C, self.shares_C, offsets_g, self.trusted)
 
     def to_watch(self, step: int) -> np.ndarray:
         """Positions among the target samples whose losses are wanted before `step` is taken: [C w], or none."""
@@ -213,3 +206,18 @@ def turns(shares_C: np.ndarray, size: int, offset: float) -> np.ndarray:
     """
     places = (np.arange(size) + offset % 1) / size
     return np.minimum(np.searchsorted(np.cumsum(shares_C), places, side="right"), len(shares_C) - 1)
+
+
+def taken(predicted_Cn: np.ndarray, least_C: np.ndarray, whose: np.ndarray) -> np.ndarray:
+    """Positions, one a turn: the first drawn of the own text of the cluster `whose` turn it is.
+
+    A cluster that finds nothing of its own gives its turn to the one whose best is most clearly its own.
+    """
+    left_Cn, positions = predicted_Cn.copy(), []
+    for turn in whose:
+        if left_Cn[turn].max() < least_C[turn]:
+            turn = int(np.argmax(left_Cn.max(1) - least_C))
+        own_n = left_Cn[turn] >= least_C[turn]
+        positions.append(int(np.argmax(own_n if own_n.any() else left_Cn[turn])))
+        left_Cn[:, positions[-1]] = -np.inf
+    return np.array(positions, dtype=int)

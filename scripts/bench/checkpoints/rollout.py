@@ -26,7 +26,7 @@ from selection.prefilters.build import build_prefilter
 from selection.prefilters.judge import group_correlation
 from selection.prefilters.ngrams import ngram_features
 from selection.selector import Selector
-from selection.settings import AmortiseSettings, Selection
+from selection.settings import AmortiseSettings, Selection, without_unread
 
 DRAWN, SAID_GROUPS = 64, 8
 
@@ -129,7 +129,7 @@ def says(stage: Stage, settings: Selection, sources: Sources) -> dict:
     that it is more for a candidate of a wanted source than for another one of its group, `auc_of` the same for every
     source, and `repeats`, the correlation within groups of what it says when it knows the first half of the target
     samples, and the second."""
-    settings = dataclasses.replace(settings, candidates=DRAWN, amortise=AmortiseSettings())
+    settings = without_unread(dataclasses.replace(settings, candidates=DRAWN, amortise=AmortiseSettings()))
     targets = targets_of(stage, settings)
     halves = targets[: len(targets) // 2], targets[len(targets) // 2 :]
     selectors = [selector_of(stage, settings, known) for known in (targets, *halves)]

@@ -4,6 +4,7 @@ N candidates, k picks, m target samples, T tokens, n candidates drawn, F n-grams
 scored.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ class Bench:
 
 def period(settings: Selection) -> int:
     """Steps of which one scores, or watches losses."""
-    return settings.need.every if METHODS[settings.method].watches else settings.amortise.every
+    return math.lcm(settings.amortise.every, settings.need.every if settings.watches else 1)
 
 
 def batch(tokens_NT1: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,8 +132,9 @@ def floor(settings: Selection, T: int, frozen: bool = False) -> float:
         passed = settings.candidates if METHODS[settings.method].passes == "recorded" else settings.picks
         return 2 * passed + (2 * settings.direction.samples if METHODS[settings.method].aims else 0)
     kind, plain = METHODS[settings.method], 3 * settings.picks
+    watched = settings.need.samples / settings.need.every if settings.watches else 0
     if kind.passes == "none":
-        return plain + (settings.need.samples / settings.need.every if kind.watches else 0)
+        return plain + watched
     scored = settings.candidates * (settings.scoring.prefix or T) / T  # in samples of full length
     if kind.passes == "forward":
         cost = scored + plain
@@ -142,7 +144,7 @@ def floor(settings: Selection, T: int, frozen: bool = False) -> float:
     if kind.aims:
         cost += 3 * settings.direction.samples
     every = settings.amortise.every
-    return ((every - 1) * plain + cost) / every
+    return ((every - 1) * plain + cost) / every + watched
 
 
 def adapter_modes(bench: Bench) -> list[Mode]:
@@ -164,7 +166,7 @@ def selector_modes(bench: Bench) -> list[Mode]:
     half, quarter, eighth, fewer = max(1, k // 2), max(1, k // 4), max(1, k // 8), k + k // 2
     running, blocks = DirectionSettings(quarter, RANK, DECAY), ScoringSettings("blocks")
     known = ReferenceSettings("made up")
-    amortised = AmortiseSettings(drawn=DRAWN * k, every=EVERY)
+    amortised, by_need = (AmortiseSettings(drawn=DRAWN * k, every=EVERY, by=by) for by in ("predictor", "need"))
     modes = {
         "plain, k": Selection("regular", k),
         "plain, N": Selection("regular", N),
@@ -180,6 +182,7 @@ def selector_modes(bench: Bench) -> list[Mode]:
             "topk", k, N, DirectionSettings(eighth, RANK, DECAY), ScoringSettings(prefix=max(1, T // 8))
         ),
         "S = 8, rank 8 running, m = k/4": Selection("topk", k, N, running, amortise=amortised),
+        "S = 8 by need, m = k/4": Selection("topk", k, N, running, amortise=by_need),
         "S = 8, rank 8, m = k/2": Selection("topk", k, N, DirectionSettings(half, RANK), amortise=amortised),
         "S = 8, rank 8, m = k": Selection("topk", k, N, DirectionSettings(k, RANK), amortise=amortised),
         "opus, m = k": Selection("opus", k, N, DirectionSettings(k)),

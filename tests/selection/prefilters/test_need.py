@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from selection.prefilters.need import FLOOR, RATE, SharedFilters, SharedRanking, moved, turns
+from selection.prefilters.need import FLOOR, RATE, SharedFilters, SharedRanking, moved, taken, turns
 from selection.prefilters.ngrams import cluster, ngram_features
 from tests.helpers.selecting import topic
 
@@ -31,7 +31,7 @@ MIXED = TARGET[np.random.default_rng(9).permutation(60)]
 
 
 def need(**changes) -> SharedFilters:
-    parts = {"clusters": 2, "samples": 8, "picks": 4, "every": 1, "memory": 3} | changes
+    parts = {"clusters": 2, "samples": 8, "every": 1, "memory": 3} | changes
     return SharedFilters(
         ngram_features(MIXED), ngram_features(POOL), ngram_features(topic(5, 30, range(100, 200))), **parts
     )
@@ -54,36 +54,48 @@ def test_a_cluster_picks_by_its_own_text():
     assert set(ranking.predicted_gCn[0, 1].argsort()[-9:]) == set(range(18, 27))
     picks = ranking.shortlist(0, 4)
     assert len(set(picks.tolist())) == 4
-    assert [pick >= 18 for pick in picks] == [turn == 1 for turn in ranking.turns_gk[0]]
+    assert [pick >= 18 for pick in picks] == [turn == 1 for turn in turns(ours.shares_C, 4, 0)]
 
 
 def test_turns_by_hand():
     """Each takes the first candidate of its own; where nobody has one, the best of whoever is least short of it."""
-    predicted = np.array([[[0.0, 3.0, 2.0, 4.0, 2.5], [2.0, 0.0, 0.0, 0.0, 2.8]]])
+    predicted = np.array([[0.0, 3.0, 2.0, 4.0, 2.5], [2.0, 0.0, 0.0, 0.0, 2.8]])
     least = np.array([2.5, 1.5])
+    for whose, positions in (
+        ([0, 1, 1, 0, 0], [1, 0, 4, 3, 2]),
+        ([1, 0], [0, 1]),
+        ([0, 0, 1], [1, 3, 0]),
+        ([], []),
+    ):
+        assert taken(predicted, least, np.array(whose, dtype=int)).tolist() == positions
 
-    def picked(turns_k: list[int], trusted: bool = True) -> list[int]:
-        return SharedRanking(predicted, np.array([turns_k]), least, trusted).shortlist(0, len(turns_k)).tolist()
 
-    assert picked([0, 1, 1, 0, 0]) == [1, 0, 4, 3, 2]
-    assert picked([1, 0]) == [0, 1]
-    assert picked([0, 0, 1]) == [1, 3, 0]
-    assert picked([1, 0], trusted=False) == [0, 1]
-    assert picked([0, 0, 1], trusted=False) == [0, 1, 2]
-    ranking = SharedRanking(predicted, np.array([[0]]), least, trusted=True)
-    assert ranking.predicted_gn.tolist() == [[2.0, 3.0, 2.0, 4.0, 2.8]]
+def test_a_shortlist_by_hand():
+    """Turns are of as many as are not drawn at random, so that the last cluster has its share of these too."""
+    predicted = np.array([[[0.0, 3.0, 2.0, 4.0, 2.5, 5.0], [2.0, 0.0, 0.0, 0.0, 2.8, 0.0]]])
+    least, shares = np.array([2.5, 1.5]), np.array([0.5, 0.5])
+    ranking = SharedRanking(predicted, least, shares, [0.0], trusted=True)
+    assert ranking.predicted_gn.tolist() == [[2.0, 3.0, 2.0, 4.0, 2.8, 5.0]]
+    assert ranking.shortlist(0, 2).tolist() == [1, 0]
+    assert ranking.shortlist(0, 4).tolist() == [1, 3, 0, 4]
+    assert ranking.shortlist(0, 4, explore=0.5).tolist() == [1, 0, 2, 3]
+    assert ranking.shortlist(0, 4, explore=1.0).tolist() == [0, 1, 2, 3]
+    # After 1, 3 and 4, with 5 out of reach, the first cluster has nothing of its own left, and the second has 0.
+    alone = SharedRanking(predicted, least, np.array([1.0, 0.0]), [0.0], trusted=True)
+    assert alone.shortlist(0, 4).tolist() == [1, 3, 4, 5]
+    assert alone.shortlist(0, 4, among=5).tolist() == [1, 3, 4, 0]
+    assert alone.shortlist(0, 5, explore=0.4, among=5).tolist() == [1, 3, 4, 0, 2]
+    unknown = SharedRanking(predicted, least, shares, [0.0], trusted=False)
+    assert unknown.shortlist(0, 3, explore=0.5).tolist() == [0, 1, 2]
 
 
 def test_a_cluster_that_finds_nothing_of_its_own_gives_its_turn_away():
     """After its first pick, cluster 0 has nothing left above 2.5; of the other two, cluster 2 has the wider margin."""
-    predicted = np.array([[[3.0, 2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 4.0, 3.8, 0.0], [0.0, 2.4, 0.0, 0.0, 2.0]]])
+    predicted = np.array([[3.0, 2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 4.0, 3.8, 0.0], [0.0, 2.4, 0.0, 0.0, 2.0]])
     least = np.array([2.5, 3.0, 1.0])
-    ranking = SharedRanking(predicted, np.zeros((1, 5), dtype=int), least, trusted=True)
-    assert ranking.shortlist(0, 4).tolist() == [0, 1, 2, 4]
+    assert taken(predicted, least, np.zeros(4, dtype=int)).tolist() == [0, 1, 2, 4]
     # When no cluster has anything of its own, the one that is least short of it takes its best.
-    assert SharedRanking(predicted, np.zeros((1, 1), dtype=int), least + 3, trusted=True).shortlist(0, 1).tolist() == [
-        1
-    ]
+    assert taken(predicted, least + 3, np.zeros(1, dtype=int)).tolist() == [1]
 
 
 def test_half_of_a_clusters_own_text_and_little_else_is_above_its_least():

@@ -14,6 +14,7 @@ from tests.helpers.recording import close
 from tests.helpers.selecting import GROUPS, RATE, batch, build, drawn, known, take_steps, tokens
 
 K, N, M = 2, 6, 4
+BY_NEED = {"amortise__drawn": 12, "amortise__every": 2, "amortise__by": "need"}
 SCORED = [name for name, method in METHODS.items() if method.passes != "none"]
 
 
@@ -123,6 +124,7 @@ def test_interactions_and_norms_equal_autograd():
         ("greats", {}, [M, N, N]),
         ("topk", {"scoring__prefix": 4}, [M, N, K, N, K]),
         ("topk", {"amortise__drawn": 12, "amortise__every": 2}, [K, K]),
+        ("topk", BY_NEED | {"need__samples": 8, "need__every": 1}, [8, K, K]),
     ],
 )
 def test_no_pass_is_paid_for_that_is_not_needed(method, changes, samples):
@@ -161,8 +163,13 @@ def test_on_steps_between_the_prefilter_picks(method):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"direction__decay": 0.9}, {"amortise__drawn": 12, "amortise__every": 2}, {}],
-    ids=["running", "amortised", "nothing"],
+    [
+        {"direction__decay": 0.9},
+        {"amortise__drawn": 12, "amortise__every": 2},
+        BY_NEED | {"need__every": 1, "need__window": 2},
+        {},
+    ],
+    ids=["running", "amortised", "by need", "nothing"],
 )
 def test_a_restored_selector_goes_on_as_the_saved_one(changes):
     chosen = settings("topk", **changes)
@@ -182,6 +189,7 @@ def test_a_restored_selector_goes_on_as_the_saved_one(changes):
     for ours, theirs in zip(itertools.chain(*gone_on), itertools.chain(*whole), strict=True):
         assert ours.picks.tolist() == theirs.picks.tolist()
         assert torch.equal(ours.loss, theirs.loss)
+    assert again.findings() == selector.findings()
 
 
 def test_a_prefilter_that_is_not_trusted_rests(monkeypatch):
@@ -213,9 +221,42 @@ def test_a_candidate_that_is_not_finite_is_not_picked_and_reaches_nothing(method
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("contrast", [0, 5])
+def test_need_chooses_between_scored_steps_as_it_does_alone(contrast):
+    """And shortlists on them, among what is not set apart; whatever the scores were, they do not move its shares."""
+    often = {"need__every": 1, "need__window": 4}
+    chosen = settings("topk", **BY_NEED, **often, direction__contrast=contrast)
+    selector, model, optimizer = build(chosen)
+    alone, watching, _ = build(settings("need", candidates=chosen.drawn, **often))
+    shortlists = set()
+    for step in range(6):
+        alone.prefilter.load_state_dict(selector.prefilter.state_dict())
+        watching.load_state_dict(model.state_dict())
+        tokens_GnT1, features_GnF = drawn(chosen, step)
+        expected = alone.choose(step, tokens_GnT1, features_GnF, RATE)
+        ranking = alone.prefilter.rank(features_GnF, step, range(GROUPS)) if step == 0 else alone._ranking
+        alone.look_ahead(drawn(chosen, step + 1)[1])
+        (choices,) = take_steps(selector, model, optimizer, range(step, step + 1))
+        assert selector.findings() == {"prefilter_on": True, **alone.prefilter.findings()}
+        for group, (choice, theirs) in enumerate(zip(choices, expected, strict=True)):
+            assert not choice.by_prediction
+            assert choice.predicted.tolist() == theirs.predicted.tolist()
+            if step % 2:
+                assert choice.score is None
+                assert choice.picks.tolist() == theirs.picks.tolist()
+            else:
+                assert choice.measured.tolist() == ranking.shortlist(group, N, 0.25, 12).tolist()
+                assert choice.measured.max() < 12
+                best_k = choice.score.argsort(descending=True)[:K]
+                assert choice.picks.tolist() == choice.measured[best_k].tolist()
+                shortlists.add(tuple(choice.measured))
+    assert len(shortlists) == 3 * GROUPS
+
+
 @pytest.mark.parametrize("trusted", [True, False])
-def test_losses_are_watched_only_where_shares_choose(trusted):
-    chosen = settings("need", need__every=2)
+@pytest.mark.parametrize(("method", "changes"), [("need", {}), ("topk", BY_NEED)])
+def test_losses_are_watched_only_where_shares_choose(method, changes, trusted):
+    chosen = settings(method, need__every=2, **changes)
     selector, model, optimizer = build(chosen)
     selector.prefilter.trusted = trusted
     watched, watch = [], selector._watch

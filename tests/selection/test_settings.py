@@ -1,13 +1,14 @@
 """Every key of [selection] is read by a method, and then changes what it does, or is refused beside it."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
 
 from scripts.train.options import parse
 from selection.methods import METHODS
-from selection.settings import Selection, keys, read_by, replaced
+from selection.settings import Selection, keys, read_by, replaced, without_unread
 from tests.helpers.selecting import build, take_steps
 
 # A value that is not the default, for every key.
@@ -43,6 +44,11 @@ OTHER = {
 AMORTISED = {"amortise.drawn": 12}
 # So that a few steps hear of the shares, and see all turns of a trial.
 OFTEN = {"need": {"need.every": 1, "need.window": 4}, "auto": {"need.every": 1, "need.window": 4, "auto.block": 1}}
+BASES = [
+    *((method, OFTEN.get(method, {})) for method in METHODS),
+    *((name, AMORTISED) for name, method in METHODS.items() if method.passes != "none"),
+    ("topk", AMORTISED | {"amortise.by": "need"} | OFTEN["need"]),
+]
 STEPS = {"need": 6, "auto": 16, "topk": 6}  # and of the others, 3
 # What a script does with these is tested where it does it: tests/scripts/train/test_train.py and
 # tests/scripts/prepare/test_known.py. What the judge would not allow: tests/selection/prefilters/test_auto.py.
@@ -80,10 +86,8 @@ def same(one: list, other: list) -> bool:
     )
 
 
-@pytest.mark.parametrize("amortised", [False, True], ids=["every step", "amortised"])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_key_is_read_and_acts_or_is_refused(method, amortised):
-    base = AMORTISED if amortised and METHODS[method].passes != "none" else OFTEN.get(method, {})
+@pytest.mark.parametrize(("method", "base"), BASES, ids=lambda part: part if isinstance(part, str) else "-".join(part))
+def test_a_key_is_read_and_acts_or_is_refused(method, base):
     plain = settings(method, base)
     reference = fingerprint(plain)
     assert same(reference, fingerprint(plain))
@@ -92,7 +96,8 @@ def test_a_key_is_read_and_acts_or_is_refused(method, amortised):
             continue
         changed = settings(method, base | {key: value})
         if key in read_by(changed):
-            assert not same(reference, fingerprint(changed)), key
+            # Another prefilter leaves keys of the one before unread.
+            assert not same(reference, fingerprint(without_unread(changed))), key
         elif method != "regular" or key != "candidates":
             with pytest.raises(ValueError, match=rf"selection\.{key} = .* does nothing: method {method} "):
                 changed.check()
@@ -119,3 +124,18 @@ def test_an_idle_key_is_refused_on_the_command_line_and_in_a_file_of_its_method(
         with pytest.raises(ValueError, match=rf"selection\.{key} = .* of {where} does nothing: method {method} "):
             parse(arguments)
     assert keys(parse(neutral).selection)[key] == keys()[key]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"amortise.drawn": 12}, "reads it only with selection.amortise.by = need"),
+        ({"method": "importance"}, "does not read it (read by need, auto): leave it out"),
+    ],
+)
+def test_why_a_key_of_need_does_nothing_is_told(changes, why):
+    chosen = settings("topk", changes | {"need.clusters": 2})
+    with pytest.raises(
+        ValueError, match=re.escape(f"selection.need.clusters = 2 does nothing: method {chosen.method} {why}")
+    ):
+        chosen.check()

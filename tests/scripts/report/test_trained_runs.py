@@ -61,6 +61,20 @@ def test_a_trained_run_behind_a_prefilter_is_reported(dataset, tmp_path, capsys)
     assert (numbers["candidates"], numbers["scored"], numbers["picks"]) == (56 * groups, 18 * groups, 14 * groups)
     assert answers["ngrams"]
 
+    by_need = f"{amortised} --selection.method topk --selection.amortise.by need --selection.filter.when always"
+    assert train(f"{options}{by_need} --selection.need.every 2 --out {tmp_path / 'by-need'}".split()) == 0
+    answers = ask_json(capsys, tmp_path / "by-need", "--ask", "predictor")
+    fates = [(row["steps"], row["outcome"], row["candidates"]) for row in answers["outcomes"]]
+    of_scored = [("scored", fate, 3 * groups * n) for fate, n in (("picked", 2), ("rejected", 4), ("dropped", 2))]
+    assert fates == [*of_scored, ("between", "picked", 8 * groups), ("between", "dropped", 24 * groups)]
+    assert [row["mean_score"] for row in answers["outcomes"] if row["steps"] == "between"] == [None, None]
+    assert sum(row["scored_steps"] for row in answers["predictions"]) == 3
+    heard = [json.loads(line) for line in (tmp_path / "by-need" / "metrics.jsonl").read_text().splitlines()]
+    assert answers["shares"][0]["share_1"] == pytest.approx(heard[0]["share"][0])
+    assert "ngrams" not in answers
+    _, out, _ = ask(capsys, tmp_path / "by-need", "--ask", "predictor")
+    assert "57.1 % of the picks were made without scores." in " ".join(out.split())
+
     assert train(f"{options} --selection.method importance --out {tmp_path / 'importance'}".split()) == 0
     _, out, err = ask(capsys, tmp_path / "importance", "--ask", "predictor")
     assert err == ""

@@ -37,6 +37,9 @@ MODES = [
     {"selection__method": "auto", "selection__candidates": 12, "selection__auto__block": 1},
 ]
 CASCADE = {"selection__amortise__every": 2, **DRAWN}
+OFTEN = {"selection__need__every": 2, "selection__need__samples": 5, "selection__need__clusters": 2}
+BY_NEED = {"selection__method": "topk", **CASCADE, "selection__amortise__by": "need", **OFTEN}
+MODES.append(BY_NEED)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(mode))
@@ -91,6 +94,24 @@ def test_a_cascade_logs_the_fate_of_all_that_were_drawn(dataset, tmp_path):
     assert losses == pytest.approx(picked.groupby("step")["loss"].mean().tolist(), rel=1e-5)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["prefilter_on"] for line in lines if "train_loss" in line] == [True] * 6
+
+
+def test_need_behind_a_method_logs_what_it_predicts_and_scores_only_what_was_scored(dataset, tmp_path):
+    folder = run(dataset, tmp_path / "run", **BY_NEED, selection__filter__when="always")
+    rows = read_log(folder / "selection").to_pandas()
+    assert rows["predicted"].notna().all()
+    for (step, _), group in rows.groupby(["step", "group"]):
+        scored, fates = step % 2 == 0, group["pick"].value_counts()
+        assert fates.to_dict() == ({-2: 6, -1: 4, 0: 1, 1: 1} if scored else {-2: 10, 0: 1, 1: 1})
+        assert (group["score"].notna() == (scored & (group["pick"] > -2))).all()
+        if scored:
+            assert set(group.nlargest(2, "score")["sample_id"]) == set(group["sample_id"][group["pick"] >= 0])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "train_loss" in line]
+    assert [line["prefilter_on"] for line in lines] == [True] * 6
+    assert len({line["prefilter_separation"] for line in lines}) == 1
+    heard = [line["cluster_loss"] for line in lines]
+    assert heard[0] == heard[1] != heard[2] == heard[3] != heard[4] == heard[5]
 
 
 def test_a_step_that_is_not_scored_trains_as_a_plain_one_on_its_picks(dataset, tmp_path):
@@ -149,17 +170,20 @@ def test_methods_by_the_optimizers_moments_choose_the_same_on_one_and_two_ranks(
 def test_what_chooses_by_text_chooses_the_same_on_one_and_two_ranks(dataset, tmp_path):
     """Watched samples are dealt to the ranks, noise depends on the group alone, picks are added up."""
     for name, mode in (
-        ("need", {"selection__need__every": 2, "selection__need__samples": 5, "selection__need__clusters": 2}),
+        ("need", OFTEN),
+        ("by-need", BY_NEED),
         ("auto", {"selection__auto__block": 1, "selection__need__every": 2, "selection__need__samples": 5}),
         ("importance", {"selection__filter__temperature": 1.0}),
         ("match", {}),
     ):
-        mode |= {"selection__method": name, "selection__candidates": 12, "train__dtype": "float64"}
+        if mode is not BY_NEED:
+            mode = mode | {"selection__method": name, "selection__candidates": 12}
+        mode = mode | {"train__dtype": "float64"}
         one = run(dataset, tmp_path / f"{name}-one", **mode)
         two = run_on_two_ranks(dataset, tmp_path / f"{name}-two", **mode)
         identity = ("step", "group", "sample_id", "pick", "predicted")
         assert log_rows(one, *identity) == log_rows(two, *identity)
-        if name in ("need", "auto"):
+        if "selection__need__every" in mode:
             for (ours,), (theirs,) in zip(measured(one, "share"), measured(two, "share"), strict=True):
                 assert ours == pytest.approx(theirs, rel=1e-9)
 

@@ -121,10 +121,14 @@ def test_what_a_filter_says_is_told(stage):
 def test_gradients_made_for_scores_do_not_reach_the_rollout(stage):
     here = stage()
     settings = replaced(replaced(PLAIN, "method", "topk"), "direction.samples", 4)
+    behind = settings
+    for key, value in (("amortise.drawn", DRAWN), ("amortise.by", "need"), ("need.clusters", 2)):
+        behind = replaced(behind, key, value)
     before = [parameter.detach().full_tensor().clone() for parameter in here.model.parameters()]
     found = says(here, settings, Sources(here))
     assert 0 <= found["auc"] <= 1
     assert -1 <= found["repeats"] <= 1
+    assert says(here, behind, Sources(here)) == found  # what a prefilter leaves out is scored here too
     assert all(parameter.grad is None for parameter in here.model.parameters())
     assert all((p.full_tensor() == b).all() for p, b in zip(here.model.parameters(), before, strict=True))
 

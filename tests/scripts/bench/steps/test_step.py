@@ -131,6 +131,7 @@ def test_floors_are_those_of_the_cost_model():
     assert floors["importance, k of 8k"] == floors["sbert, k of 8k"] == 1
     assert floors["need, k of 8k"] == pytest.approx(1 + 24 / 16 / 12)
     assert floors["S = 8, rank 8 running, m = k/4"] == pytest.approx((7 * 3 + 5.75) / (8 * 3))
+    assert floors["S = 8 by need, m = k/4"] == pytest.approx((7 * 3 + 5.75) / (8 * 3) + 24 / 8 / 12)
     assert floors["S = 8, rank 8, m = k/2"] == pytest.approx((7 * 3 + 6.5) / (8 * 3))
 
 
@@ -152,14 +153,18 @@ def test_amortised_modes_score_one_step_in_eight_and_go_by_the_prefilter(monkeyp
     assert torch.equal(passes[2], bench.pool_nT1[best, :-1])
 
 
-def test_need_watches_losses_in_one_step_of_sixteen(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("need, k of 8k", [24, *[4] * 16]), ("S = 8 by need, m = k/4", [24, *[1, 8, *[4] * 7] * 2])],
+)
+def test_need_watches_losses_in_one_step_of_sixteen(monkeypatch, name, expected):
     bench, passes = build_bench(TINY), []
     forward = bench.model.forward
     monkeypatch.setattr(bench.model, "forward", lambda *given: passes.append(len(given[0])) or forward(*given))
-    mode = next(mode for mode in every_mode(bench) if mode.name == "need, k of 8k")
+    mode = next(mode for mode in every_mode(bench) if mode.name == name)
     mode.step()
     assert mode.steps == 16
-    assert passes == [24, *[4] * 16]
+    assert passes == expected
 
 
 def test_peak_memory_is_counted():

@@ -127,15 +127,14 @@ def test_an_idle_key_is_refused_on_the_command_line_and_in_a_file_of_its_method(
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("method", "changes", "why"),
     [
-        ({"amortise.drawn": 12}, "reads it only with selection.amortise.by = need"),
-        ({"method": "importance"}, "does not read it (read by need, auto): leave it out"),
+        ("topk", {}, "reads it only with selection.amortise.by = need"),
+        ("topk", AMORTISED, "reads it only with selection.amortise.by = need"),
+        ("importance", {}, "does not read it (read by need, auto): leave it out"),
     ],
 )
-def test_why_a_key_of_need_does_nothing_is_told(changes, why):
-    chosen = settings("topk", changes | {"need.clusters": 2})
-    with pytest.raises(
-        ValueError, match=re.escape(f"selection.need.clusters = 2 does nothing: method {chosen.method} {why}")
-    ):
-        chosen.check()
+def test_why_a_key_of_need_does_nothing_is_told(method, changes, why):
+    told = re.escape(f"selection.need.clusters = 2 does nothing: method {method} {why}")
+    with pytest.raises(ValueError, match=told):
+        settings(method, changes | {"need.clusters": 2}).check()

@@ -131,7 +131,7 @@ def test_floors_are_those_of_the_cost_model():
     assert floors["importance, k of 8k"] == floors["sbert, k of 8k"] == 1
     assert floors["need, k of 8k"] == pytest.approx(1 + 24 / 16 / 12)
     assert floors["S = 8, rank 8 running, m = k/4"] == pytest.approx((7 * 3 + 5.75) / (8 * 3))
-    assert floors["S = 8 by need, m = k/4"] == pytest.approx((7 * 3 + 5.75) / (8 * 3) + 24 / 8 / 12)
+    assert floors["S = 8 by need, m = k/4"] == pytest.approx((7 * 3 + 5.75) / (8 * 3) + 24 / 16 / 12)
     assert floors["S = 8, rank 8, m = k/2"] == pytest.approx((7 * 3 + 6.5) / (8 * 3))
 
 

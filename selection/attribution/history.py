@@ -8,8 +8,8 @@ dropped it, or picked in a step between scored ones) competed by what was predic
 the bar is the lowest among the picks (margin <= 0, so much was missing, wherever the highest scores are picked; greats
 also counts what picks take from each other); for a pick it is the highest among the others (so much it could have
 lost). Null without a score or prediction, without an other side, where picks were not those of the highest predictions
-(the prefilter was switched off), and for what was left out of a shortlist, where picks are by another measure, and the
-shortlist is partly drawn at random.
+(the prefilter was switched off, or its clusters took turns), and for what was left out of a shortlist, where picks are
+by another measure, and the shortlist is partly drawn at random.
 """
 
 import pyarrow as pa

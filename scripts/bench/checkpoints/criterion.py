@@ -206,7 +206,7 @@ def main(arguments: list[str]) -> int:
 
 def table_of_sources(stage: str, areas: dict[str, dict[str, float]]) -> Table:
     """One row a source, one column a criterion: the area under the ROC curve of the source against all others."""
-    shown = Table(title=f"step {int(stage.removeprefix('step-'))}: AUC of each source against all others")
+    shown = Table(title=f"AUC by source, step {int(stage.removeprefix('step-'))}")
     shown.title_justify, shown.box, shown.padding = "left", box.SIMPLE_HEAD, (0, 1)
     shown.add_column("source", no_wrap=True)
     for criterion in areas:

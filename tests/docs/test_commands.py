@@ -149,11 +149,16 @@ def test_the_commands_of_models(workplace):
 
 def test_the_commands_of_results(workplace, capsys):
     prepare_dataset("data/mix")
-    prepare_dataset("data/two-wanted")
     assert sorted(run_commands("docs/results.md", {})) == sorted(RUN["docs/results.md"])
     assert steps_of(workplace / "runs" / "plays-3") == [0, 1]
     assert null_share(workplace / "runs" / "scored", "first_order") == 0  # all that were drawn, at every step
     assert "importance" in capsys.readouterr().out
+
+
+def test_the_commands_of_pools(workplace):
+    prepare_dataset("data/two-wanted")
+    assert run_commands("docs/pools.md", {}) == list(RUN["docs/pools.md"])
+    assert steps_of(workplace / "runs" / "stages-need") == steps_of(workplace / "runs" / "need-48") == [0, 1]
 
 
 def test_the_commands_of_costs(workplace):

@@ -68,7 +68,7 @@ RUN = {
     },
     "docs/pools.md": {
         "--pool known --out": "",
-        "--out runs/stages-need": f"{TINY} --train.init-from '' --selection.candidates 10",
+        "--out runs/stages-need": f"{TINY} --train.init-from= --selection.candidates 10",
         "--out runs/need-48": f"{TINY} --selection.candidates 10",
     },
     "docs/costs.md": {"--out runs/stages": f"{TINY} --train.steps 3 --train.checkpoint-every 1"},

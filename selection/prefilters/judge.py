@@ -23,6 +23,14 @@ ERRORS_ABOVE_ZERO = {False: 3.0, True: 2.0}
 SEPARATION = {False: 0.65, True: 0.6}
 
 
+def area(said_n: np.ndarray, others_p: np.ndarray) -> float:
+    """The probability that one of the first is more than one of the others, equal ones by half: the area under the ROC
+    curve; NaN where there are none of either."""
+    if not len(said_n) or not len(others_p):
+        return math.nan
+    return float((np.sign(said_n[:, None] - others_p).mean() + 1) / 2)
+
+
 def group_correlations(predicted_GN: np.ndarray, scores_GN: np.ndarray) -> list[float]:
     """Pearson's correlation within every group that has one, of what is finite."""
     found = []

@@ -35,7 +35,7 @@ import torch
 
 from .cascade import filled_up
 from .importance import log_ratio
-from .judge import SEPARATION
+from .judge import SEPARATION, area
 from .ngrams import BUCKETS, FINE_BUCKETS, cluster, count_ngrams, order_weights
 
 FLOOR = 0.2
@@ -181,7 +181,7 @@ class _Fold:
         """The probability that a target sample looks more like some cluster than a sample of the pool looks like any
         (area under the ROC curve, of margins over `least_C`)."""
         target_n, pool_p = ((seen_Cn - least_C[:, None]).max(0) for seen_Cn in (self._others_Cn, self._fresh_Cp))
-        return (np.sign(target_n[:, None] - pool_p).mean() + 1) / 2
+        return area(target_n, pool_p)
 
 
 def moved(shares_C: np.ndarray, sizes_C: np.ndarray, falls_Cw: np.ndarray) -> np.ndarray:

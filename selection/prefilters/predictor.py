@@ -19,6 +19,7 @@ Shapes: n candidates drawn, T1 = T + 1 tokens a sample, F = 3 T - 1 n-grams of i
 
 import numpy as np
 
+from .judge import area
 from .ngrams import BUCKETS, coarse, count_ngrams
 
 # Occurrences at which an n-gram's mean score counts half.
@@ -91,9 +92,7 @@ class Predictor:
         areas = []
         for held_out_nF, start in self._folds:
             weights = self._weights(*start)
-            target_n, pool_p = _predicted(weights, held_out_nF), _predicted(weights, self._fresh_pF)
-            above = np.sign(target_n[:, None] - pool_p).mean()
-            areas.append((above + 1) / 2)
+            areas.append(area(_predicted(weights, held_out_nF), _predicted(weights, self._fresh_pF)))
         return float(np.mean(areas))
 
     def _weights(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from scripts.train.held_out import HeldOut
 from scripts.train.prior import known_features
 from selection.choice import Choice
 from selection.prefilters.build import build_prefilter
-from selection.prefilters.judge import group_correlation
+from selection.prefilters.judge import area, group_correlation
 from selection.prefilters.ngrams import ngram_features
 from selection.selector import Selector
 from selection.settings import AmortiseSettings, Selection, without_unread
@@ -144,19 +144,13 @@ def says(stage: Stage, settings: Selection, sources: Sources) -> dict:
         said.append(of_each)
         for said_n, sample_ids_n in zip(of_each[0], candidates.sample_ids_Gn.numpy(), strict=True):
             sources_n = sources(sample_ids_n)
-            areas.append(_area(said_n, np.isin(sources_n, list(sources.wanted))))
+            wanted_n = np.isin(sources_n, list(sources.wanted))
+            areas.append(area(said_n[wanted_n], said_n[~wanted_n]))
             for source, found in areas_of.items():
-                found.append(_area(said_n, sources_n == source))
+                found.append(area(said_n[sources_n == source], said_n[sources_n != source]))
     _, one_Gn, other_Gn = (np.concatenate(parts) for parts in zip(*said, strict=True))
     auc_of = {source: _mean(found) for source, found in areas_of.items()}
     return {"auc": _mean(areas), "auc_of": auc_of, "repeats": group_correlation(one_Gn, other_Gn)}
-
-
-def _area(said_n: np.ndarray, chosen_n: np.ndarray) -> float:
-    """The area under the ROC curve; NaN where one side is empty."""
-    if not chosen_n.any() or chosen_n.all():
-        return math.nan
-    return float(np.sign(said_n[chosen_n, None] - said_n[~chosen_n]).mean() / 2 + 0.5)
 
 
 def _mean(values: list[float]) -> float:

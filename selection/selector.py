@@ -151,7 +151,7 @@ class Selector:
             for choice, predicted_n in zip(choices, self._ranking.predicted_gn, strict=True):
                 choice.predicted = predicted_n
                 choice.by_prediction = self.method.passes == "none" and self._ranking.trusted
-        if self.method.recalls or (scores and isinstance(self.prefilter, Prefilter)):
+        if self.prefilter and self.prefilter.learns_from == ("scores" if scores else "picks"):
             self._to_send = features_gnF, choices
         return choices
 
@@ -228,7 +228,7 @@ class Selector:
         self._to_send = None
         places = [choice.measured for choice in choices]
         features_gNF = np.stack([features_nF[N] for features_nF, N in zip(features_gnF, places, strict=True)])
-        if self.method.recalls:
+        if self.prefilter.learns_from == "picks":
             self.prefilter.send(features_gNF)
             return
         predicted_gN = np.stack([choice.predicted[N] for choice, N in zip(choices, places, strict=True)])

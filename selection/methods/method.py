@@ -67,7 +67,7 @@ class Method:
     chooses: whether there are more candidates than picks. passes: what the model does with them before the choice:
     nothing, a forward pass, or a recorded forward and backward pass, from which the picks' gradient is assembled.
     aims: whether scores need a validation direction. filter: the prefilter, by name, whose ranking of the candidates'
-    text is the method's own; recalls: whether that learns what was picked. knows: what it is told of every candidate
+    text is the method's own. knows: what it is told of every candidate
     beforehand, a kind of pipeline/dataset/known.py. ranks_by: what its score is, for people who read it. reads: the
     keys of `settings` that it reads, those of `amortise` aside: these go with every method that has a pass to save.
     """
@@ -77,7 +77,6 @@ class Method:
     aims: ClassVar[bool] = False
     filter: ClassVar[str | None] = None
     knows: ClassVar[Literal["loss", "likeness"] | None] = None
-    recalls: ClassVar[bool] = False
     ranks_by: ClassVar[str] = ""
     reads: ClassVar[frozenset[str]] = RECORDING
 

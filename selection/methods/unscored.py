@@ -23,7 +23,7 @@ class Match(Method):
     """Picks that bring the n-grams of what is trained on nearer to those of the target text: see
     selection/prefilters/match.py."""
 
-    passes, filter, recalls = "none", "match", True
+    passes, filter = "none", "match"
     reads = CHOOSING | {"direction.targets", "filter.when"}
     ranks_by = "how much more frequent its n-grams are in the target text than in what was trained on lately"
 

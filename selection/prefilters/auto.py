@@ -23,6 +23,8 @@ class Auto:
     """single, shared: the two filters. targets: how many target samples there are. block: steps of a turn in the first
     trial. watching: what the losses that `need` watches cost it a step, in units of a step of plain training."""
 
+    learns_from = "picks"
+
     def __init__(self, single: Prefilter, shared: SharedFilters, targets: int, *, block: int, watching: float):
         self._single, self._shared, self.trusted = single, shared, shared.trusted
         wanted = len(shared.watched)
@@ -61,10 +63,17 @@ class Auto:
         if len(judges):
             self.contest.hear(step, losses[: len(judges)])
 
-    def catch_up(self) -> None:
-        """Nothing is on its way: what is heard counts at once."""
+    def send(self, features_gkF: np.ndarray) -> None:
+        """The picks of this rank's groups, whoever chose them. All ranks call it at the same step."""
+        self._shared.send(features_gkF)
 
-    settle = catch_up
+    def settle(self) -> None:
+        """Takes in what was sent, without using it yet: the state is then complete, for a checkpoint."""
+        self._shared.settle()
+
+    def catch_up(self) -> None:
+        """Takes in what was sent; rankings from now on are by it."""
+        self._shared.catch_up()
 
     def findings(self) -> dict:
         """For the metrics: who chose, what each brings a step, and how many times what plain training brings."""

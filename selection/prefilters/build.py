@@ -26,11 +26,10 @@ def build_prefilter(
     if settings.prefilter == "match":
         return Matching(*known, picks=settings.picks, judged=_judged(settings))
     if settings.prefilter == "need":
-        return _shared(settings, *all_known)
+        return _shared(settings, groups, *all_known)
     if settings.prefilter == "auto":
-        return _auto(
-            settings, groups, _single(settings, "importance", *known), _shared(settings, *all_known), len(target_nF)
-        )
+        both = _single(settings, "importance", *known), _shared(settings, groups, *all_known)
+        return _auto(settings, groups, *both, targets=len(target_nF))
     return _single(settings, settings.prefilter, *known)
 
 
@@ -38,18 +37,18 @@ def _single(settings: Any, name: str, *known: np.ndarray) -> Prefilter:
     return Prefilter(PREFILTERS[name](*known), settings.filter.temperature, _judged(settings))
 
 
-def _shared(settings: Any, *known: np.ndarray) -> SharedFilters:
+def _shared(settings: Any, groups: int, *known: np.ndarray) -> SharedFilters:
     need = settings.need
     memory = need.window // need.every + 1
     several = {"clusters": need.clusters, "samples": need.samples, "every": need.every, "memory": memory}
-    return SharedFilters(*known, judged=_judged(settings), **several)
+    return SharedFilters(*known, picks=groups * settings.picks, judged=_judged(settings), **several)
 
 
 def _judged(settings: Any) -> bool:
     return settings.filter.when == "judged"
 
 
-def _auto(settings: Any, groups: int, single: Prefilter, shared: SharedFilters, targets: int) -> Auto:
+def _auto(settings: Any, groups: int, single: Prefilter, shared: SharedFilters, *, targets: int) -> Auto:
     need = settings.need
     # A training pass over a sample is a forward and a backward of twice its cost; what need watches is a forward alone.
     watching = need.samples / (3 * groups * settings.picks * need.every)

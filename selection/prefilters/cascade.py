@@ -60,6 +60,8 @@ class Prefilter:
     judged: whether the judge is listened to; else the predictor is trusted.
     """
 
+    learns_from = "scores"
+
     def __init__(self, predictor: Predictor, temperature: float = 0.0, judged: bool = True):
         self._temperature, self._judged = temperature, judged
         self.predictor, self.judge = predictor, Judge(predictor.separation())
@@ -134,6 +136,23 @@ def gumbel(n: int, *key: int) -> np.ndarray:
     """Standard Gumbel noise, float32 [n], a function of the key, such as step and lane: the same on whatever rank."""
     bits = np.random.PCG64(np.random.SeedSequence(key)).random_raw(n)
     return -np.log(-np.log((bits.astype(np.float64) + 0.5) / 2.0**64)).astype(np.float32)
+
+
+class Gathered:
+    """Whole numbers of this rank, on the host, on their way to all ranks; every rank has as many."""
+
+    def __init__(self, array: np.ndarray):
+        mine = torch.from_numpy(array)
+        self._parts, self._work = [mine], None
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            self._parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+            self._work = dist.all_gather(self._parts, mine, async_op=True)
+
+    def arrived(self) -> np.ndarray:
+        """Those of all ranks, one after the other."""
+        if self._work is not None:
+            self._work.wait()
+        return torch.cat(self._parts).numpy()
 
 
 class Summed:

@@ -51,6 +51,8 @@ class Matching:
     """target_nF, pool_nF: features of the target samples and of as many of the pool; fresh_pF: of further ones of it.
     picks: k of a group; judged: whether it is trusted only where the n-grams tell target text from the pool."""
 
+    learns_from = "picks"
+
     def __init__(
         self, target_nF: np.ndarray, pool_nF: np.ndarray, fresh_pF: np.ndarray, *, picks: int, judged: bool = True
     ):

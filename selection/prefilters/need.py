@@ -18,13 +18,20 @@ the pool although each is unlike it.
 
 Where the share of a cluster calls for more of it than was drawn, its filter's next best is other text. So a turn passes
 to another cluster when no candidate is left that looks as much like its own text as half of that text does, each half
-of it seen by a filter of the other half. Of those that do, the first is taken that was drawn, not the best: batches of
-the extremes of a cluster teach less than its text at random.
+of it seen by a filter of the other half.
 
-Everything is numpy on the host and the same on every rank.
+What a candidate is worth to a cluster is 1 if it looks as much like it as that half, and less in proportion as less
+of the cluster's own text looks as little like it. Every time that its text was picked before (ngrams/repeats.py) it is
+worth less, by a factor e after WORN times: text that comes again teaches less, and so the other half gets its turn. Of
+those that are worth the same, the first is taken that was drawn, not the best: batches of the extremes of a cluster
+teach less than its text at random.
 
-Shapes: C clusters, w watched samples of each, g groups of this rank, n candidates drawn a group, F features, B buckets,
-b fine ones.
+Everything is numpy on the host and the same on every rank. Of what was picked, the fingerprints travel, 64 bytes a
+pick, behind the step's own work: picks of step t count from step t + 2 on. Those of scored steps, which the host would
+have to wait for, do not count.
+
+Shapes: C clusters, w watched samples of each, g groups of this rank, n candidates drawn a group, k picks, F features,
+B buckets, b fine ones, P fingerprints.
 """
 
 from collections.abc import Sequence
@@ -33,14 +40,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .cascade import filled_up
+from .cascade import Gathered, filled_up
 from .importance import log_ratio
 from .judge import SEPARATION, area
-from .ngrams import BUCKETS, FINE_BUCKETS, cluster, count_ngrams, order_weights
+from .ngrams import BUCKETS, FINE_BUCKETS, PRINTS, Repeats, cluster, count_ngrams, fingerprints, order_weights
 
 FLOOR = 0.2
 ORDER = 0.5  # of the order of words, beside what words there are
-LEAST = 0.5  # quantile of a cluster's own text, as its filter sees it, below which a candidate is not of the cluster
+LEAST = 0.5  # quantile of a cluster's own text, as its filter sees it, below which a candidate is worth less
+WORN = 15.4  # times that a text was picked, after which it is worth 1/e (Muennighoff et al., NeurIPS 2023)
 RATE = 0.4  # of the way to the shares that the returns call for, at every measurement
 # Fractions of the golden ratio's family: multiples of them are spread evenly over [0, 1) (Roberts 2018, R2 sequence).
 _STEP, _LANE = 0.7548776662466927, 0.5698402909980532
@@ -49,11 +57,13 @@ _STEP, _LANE = 0.7548776662466927, 0.5698402909980532
 @dataclass(frozen=True)
 class SharedRanking:
     """predicted_gCn: of this rank's candidates by every cluster's filter, 0 in the mean of the pool; least_C: what a
-    candidate of the cluster is predicted at least; shares_C: of the turns; offsets_g: what spreads these over steps and
-    groups; trusted: whether the filters tell target text from the pool at all."""
+    candidate of the cluster is predicted at least; worth_gCn: of this rank's candidates to every cluster; shares_C: of
+    the turns; offsets_g: what spreads these over steps and groups; trusted: whether the filters tell target text from
+    the pool at all."""
 
     predicted_gCn: np.ndarray
     least_C: np.ndarray
+    worth_gCn: np.ndarray
     shares_C: np.ndarray
     offsets_g: Sequence[float]
     trusted: bool
@@ -67,16 +77,18 @@ class SharedRanking:
         """Positions [size] of one group's candidates: what clusters take in turn, then others as in `Ranking`."""
         if not self.trusted:
             return np.arange(size)
-        predicted_Cn = self.predicted_gCn[group, :, :among]
+        margins_Cn = self.predicted_gCn[group, :, :among] - self.least_C[:, None]
         whose = turns(self.shares_C, size - round(explore * size), self.offsets_g[group])
-        return filled_up(taken(predicted_Cn, self.least_C, whose), size, predicted_Cn.shape[1])
+        return filled_up(taken(margins_Cn, self.worth_gCn[group, :, :among], whose), size, margins_Cn.shape[1])
 
 
 class SharedFilters:
     """target_nF, pool_nF: features of the target samples and of samples of the pool; fresh_pF: of further ones of the
     pool. clusters: C at most; samples: of the target, watched in all; every: steps between two measurements; memory:
-    measurements that a window spans; judged: whether filters are trusted only where they tell target text from
-    the pool."""
+    measurements that a window spans; picks: of a step, over all ranks; judged: whether filters are trusted only where
+    they tell target text from the pool."""
+
+    learns_from = "picks"
 
     def __init__(
         self,
@@ -88,6 +100,7 @@ class SharedFilters:
         samples: int,
         every: int,
         memory: int,
+        picks: int,
         judged: bool = True,
     ):
         self._every, self._memory = every, memory
@@ -100,11 +113,14 @@ class SharedFilters:
         folds = [_Fold(target_nF, own, others, pool_nF, fresh_pF) for own, others in (halves, halves[::-1])]
         # Every cluster's own text, by the filter of its other half.
         seen_by_fold = zip(*(fold.own for fold in folds), strict=True)
-        self.least_C = np.array([np.quantile(np.concatenate(seen), LEAST) for seen in seen_by_fold])
+        self._own_C = [np.sort(np.concatenate(seen)) for seen in seen_by_fold]
+        self.least_C = np.array([np.quantile(own_n, LEAST) for own_n in self._own_C])
         watched = max(1, samples // len(members))
         # Positions among the target samples, [C w], cluster by cluster, each spread evenly over its own.
         self.watched = np.concatenate([m[np.arange(watched) * len(m) // watched] for m in members])
         self._losses: list[np.ndarray] = []
+        self._repeats, self._sent = Repeats(), None
+        self._arrived_pP = self._none_pP = np.full((picks, PRINTS), -1)  # not counted yet
         # They learn nothing, so the judge's other witness is all there is to hear, and once.
         self.separation = float(np.mean([fold.separation(self.least_C) for fold in folds]))
         self.trusted = self.separation > SEPARATION[False] or not judged
@@ -112,8 +128,17 @@ class SharedFilters:
     def rank(self, features_gnF: np.ndarray, step: int, lanes: Sequence[int]) -> SharedRanking:
         """The candidates of `step`, in the groups of these lanes, by the present shares."""
         predicted_gCn = np.stack([self._filters.predict(features_nF) for features_nF in features_gnF])
+        worth_gCn = np.stack(list(map(self._worth, features_gnF, predicted_gCn)))
         offsets_g = [step * _STEP + lane * _LANE for lane in lanes]
-        return SharedRanking(predicted_gCn, self.least_C, self.shares_C, offsets_g, self.trusted)
+        return SharedRanking(predicted_gCn, self.least_C, worth_gCn, self.shares_C, offsets_g, self.trusted)
+
+    def _worth(self, features_nF: np.ndarray, predicted_Cn: np.ndarray) -> np.ndarray:
+        """[C, n]: above 0 for what looks like some of a cluster's own text, below for what looks less so than all."""
+        pairs = zip(self._own_C, predicted_Cn, strict=True)
+        below_Cn = np.stack([np.searchsorted(own_n, said_n, side="right") / len(own_n) for own_n, said_n in pairs])
+        worth_Cn = np.minimum(below_Cn / LEAST, 1) * np.exp(-self._repeats.times(features_nF) / WORN)
+        lowest_C = np.array([own_n[0] for own_n in self._own_C])
+        return np.where(below_Cn > 0, worth_Cn, predicted_Cn - lowest_C[:, None])
 
     def to_watch(self, step: int) -> np.ndarray:
         """Positions among the target samples whose losses are wanted before `step` is taken: [C w], or none."""
@@ -125,10 +150,22 @@ class SharedFilters:
         if len(self._losses) > 1:
             self.shares_C = moved(self.shares_C, self.sizes_C, self._losses[0] - self._losses[-1])
 
-    def catch_up(self) -> None:
-        """Nothing is on its way: what is heard counts at once."""
+    def send(self, features_gkF: np.ndarray) -> None:
+        """The picks of this rank's groups, to be counted on every rank. All ranks call it at the same step."""
+        assert self._sent is None
+        if self.trusted:  # or else nobody will ask, on any rank
+            self._sent = Gathered(fingerprints(features_gkF.reshape(-1, features_gkF.shape[-1])))
 
-    settle = catch_up
+    def settle(self) -> None:
+        """Takes in what was sent, without using it yet: the state is then complete, for a checkpoint."""
+        if self._sent is not None:
+            self._arrived_pP, self._sent = self._sent.arrived(), None
+
+    def catch_up(self) -> None:
+        """Takes in what was sent; rankings from now on are by it."""
+        self.settle()
+        self._repeats.take_in(self._arrived_pP)
+        self._arrived_pP = self._none_pP
 
     def findings(self) -> dict:
         """For the metrics: every cluster's share of the picks, the loss of its watched samples, and the separation."""
@@ -136,15 +173,19 @@ class SharedFilters:
         return {"share": self.shares_C.tolist(), "cluster_loss": known, "prefilter_separation": self.separation}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Tensors, the same on every rank."""
+        """Tensors, the same on every rank. Call `settle` before."""
+        assert self._sent is None
         losses_sCw = np.zeros((self._memory, len(self.sizes_C), len(self.watched) // len(self.sizes_C)))
         losses_sCw[: len(self._losses)] = self._losses if self._losses else 0
         arrays = {"shares": self.shares_C, "losses": losses_sCw, "heard": np.array([len(self._losses)])}
+        arrays |= {"arrived": self._arrived_pP} | self._repeats.state_dict()
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         self.shares_C = state["shares"].numpy().copy()
         self._losses = list(state["losses"].numpy()[: int(state["heard"])].copy())
+        self._arrived_pP = state["arrived"].numpy().copy()
+        self._repeats.load_state_dict({name: tensor.numpy() for name, tensor in state.items()})
 
 
 class _Filters:
@@ -208,16 +249,16 @@ def turns(shares_C: np.ndarray, size: int, offset: float) -> np.ndarray:
     return np.minimum(np.searchsorted(np.cumsum(shares_C), places, side="right"), len(shares_C) - 1)
 
 
-def taken(predicted_Cn: np.ndarray, least_C: np.ndarray, whose: np.ndarray) -> np.ndarray:
-    """Positions, one a turn: the first drawn of the own text of the cluster `whose` turn it is.
+def taken(margins_Cn: np.ndarray, worth_Cn: np.ndarray, whose: np.ndarray) -> np.ndarray:
+    """Positions, one a turn: the first drawn of those that are worth most to the cluster `whose` turn it is.
 
-    A cluster that finds nothing of its own gives its turn to the one whose best is most clearly its own.
+    margins_Cn: over what a candidate of the cluster is predicted at least. A cluster that finds nothing of its own
+    gives its turn to the one whose best is most clearly its own.
     """
-    left_Cn, positions = predicted_Cn.copy(), []
+    margins_Cn, worth_Cn, positions = margins_Cn.copy(), worth_Cn.copy(), []
     for turn in whose:
-        if left_Cn[turn].max() < least_C[turn]:
-            turn = int(np.argmax(left_Cn.max(1) - least_C))
-        own_n = left_Cn[turn] >= least_C[turn]
-        positions.append(int(np.argmax(own_n if own_n.any() else left_Cn[turn])))
-        left_Cn[:, positions[-1]] = -np.inf
+        if margins_Cn[turn].max() < 0:
+            turn = int(np.argmax(margins_Cn.max(1)))
+        positions.append(int(np.argmax(worth_Cn[turn])))
+        margins_Cn[:, positions[-1]] = worth_Cn[:, positions[-1]] = -np.inf
     return np.array(positions, dtype=int)

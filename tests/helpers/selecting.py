@@ -30,7 +30,7 @@ def build(settings: Selection, seed: int = 0) -> tuple[Selector, torch.nn.Module
     model = gpt2()
     optimizer = build_adamw(model, learning_rate=RATE, weight_decay=0.1)
     features = [ngram_features(tokens(kind, samples=24).numpy() // (1 + kind)) for kind in range(3)]
-    prefilter = build_prefilter(settings, *features)
+    prefilter = build_prefilter(settings, *features, groups=GROUPS)
     m = settings.direction.samples
 
     def target(step: int):

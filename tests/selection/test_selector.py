@@ -230,7 +230,7 @@ def test_need_chooses_between_scored_steps_as_it_does_alone(contrast):
     alone, watching, _ = build(settings("need", candidates=chosen.drawn, **often))
     shortlists = set()
     for step in range(6):
-        alone.prefilter.load_state_dict(selector.prefilter.state_dict())
+        alone.prefilter.load_state_dict(selector.state_dict()["prefilter"])
         watching.load_state_dict(model.state_dict())
         tokens_GnT1, features_GnF = drawn(chosen, step)
         expected = alone.choose(step, tokens_GnT1, features_GnF, RATE)

@@ -28,7 +28,9 @@ class Repeats:
     def times(self, features_nF: np.ndarray) -> np.ndarray:
         """How often the text of every sample was picked before, float64 [n]."""
         slots_nP = fingerprints(features_nF)
-        return np.nanmedian(np.where(slots_nP < 0, np.nan, self._counts_S[slots_nP]), axis=1)
+        has_n, rows = (slots_nP >= 0).sum(1), np.arange(len(slots_nP))
+        counts_nP = np.sort(np.where(slots_nP < 0, np.inf, self._counts_S[slots_nP]), axis=1)
+        return (counts_nP[rows, (has_n - 1) // 2] + counts_nP[rows, has_n // 2]) / 2  # the median of those it has
 
     def take_in(self, slots_pP: np.ndarray) -> None:
         """Counts the fingerprints of picks."""

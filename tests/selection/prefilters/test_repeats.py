@@ -33,6 +33,18 @@ def test_a_text_counts_as_often_as_it_was_picked_also_at_another_place():
     assert not seen.times(ngram_features(others)).any()
 
 
+def test_how_often_is_the_median_over_the_fingerprints_that_a_sample_has():
+    tokens = np.concatenate([texts(30), np.pad(texts(10, 12), ((0, 0), (0, 117)))])
+    features, seen = ngram_features(tokens), Repeats()
+    slots = fingerprints(features)
+    for _ in range(5):
+        seen.take_in(DRAW.choice(slots[slots >= 0], 150, replace=False))
+    counts = seen.state_dict()["repeats"]
+    medians = [np.median(counts[own[own >= 0]]) for own in slots]
+    assert len(set(medians)) > 3
+    assert seen.times(features).tolist() == medians
+
+
 def test_runs_that_fill_up_many_samples_are_one_fingerprint_of_each():
     """Short conversations are padded with one token: no two of them are alike for that."""
     tokens = texts(30)

@@ -88,8 +88,12 @@ def shares(record: RunRecord) -> list[Answer]:
         row = {"first_step": first["step"], "last_step": last["step"]}
         for cluster, share in enumerate(np.mean([lines[place]["share"] for place in part], axis=0), 1):
             row |= {f"share_{cluster}": float(share), f"loss_{cluster}": last["cluster_loss"][cluster - 1]}
-        rows.append(row)
-    note = "share of the picks: the mean of those steps; loss of the cluster's watched samples: the last measured."
+        before = [lines[place]["picked_before"] for place in part if lines[place]["picked_before"] is not None]
+        rows.append(row | {"picked_before": float(np.mean(before)) if before else None})
+    note = (
+        "share of the picks: the mean of those steps; loss of the cluster's watched samples: the last measured.\n"
+        "picked before: how often the text of picks had been picked already, in the mean."
+    )
     title = "Clusters of the target text, largest first"
     return [Answer("shares", title, pa.Table.from_pylist(rows), note)]
 

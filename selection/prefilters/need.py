@@ -121,6 +121,7 @@ class SharedFilters:
         self._losses: list[np.ndarray] = []
         self._repeats, self._sent = Repeats(), None
         self._arrived_pP = self._none_pP = np.full((picks, PRINTS), -1)  # not counted yet
+        self._before = np.nan  # how often the last picks that were counted had been picked before
         # They learn nothing, so the judge's other witness is all there is to hear, and once.
         self.separation = float(np.mean([fold.separation(self.least_C) for fold in folds]))
         self.trusted = self.separation > SEPARATION[False] or not judged
@@ -164,13 +165,16 @@ class SharedFilters:
     def catch_up(self) -> None:
         """Takes in what was sent; rankings from now on are by it."""
         self.settle()
-        self._repeats.take_in(self._arrived_pP)
-        self._arrived_pP = self._none_pP
+        if self._arrived_pP is not self._none_pP:
+            self._before, self._arrived_pP = self._repeats.take_in(self._arrived_pP), self._none_pP
 
     def findings(self) -> dict:
-        """For the metrics: every cluster's share of the picks, the loss of its watched samples, and the separation."""
+        """For the metrics: every cluster's share of the picks, the loss of its watched samples, how often the text of
+        the last picks that were counted had been picked before, and the separation."""
         known = self._losses[-1].mean(1).tolist() if self._losses else [None] * len(self.sizes_C)
-        return {"share": self.shares_C.tolist(), "cluster_loss": known, "prefilter_separation": self.separation}
+        before = None if np.isnan(self._before) else self._before
+        found = {"share": self.shares_C.tolist(), "cluster_loss": known, "picked_before": before}
+        return found | {"prefilter_separation": self.separation}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Tensors, the same on every rank. Call `settle` before."""
@@ -178,13 +182,15 @@ class SharedFilters:
         losses_sCw = np.zeros((self._memory, len(self.sizes_C), len(self.watched) // len(self.sizes_C)))
         losses_sCw[: len(self._losses)] = self._losses if self._losses else 0
         arrays = {"shares": self.shares_C, "losses": losses_sCw, "heard": np.array([len(self._losses)])}
-        arrays |= {"arrived": self._arrived_pP} | self._repeats.state_dict()
+        arrays |= {"arrived": self._arrived_pP, "before": np.array([self._before])} | self._repeats.state_dict()
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         self.shares_C = state["shares"].numpy().copy()
         self._losses = list(state["losses"].numpy()[: int(state["heard"])].copy())
-        self._arrived_pP = state["arrived"].numpy().copy()
+        arrived_pP = state["arrived"].numpy().copy()
+        self._arrived_pP = arrived_pP if (arrived_pP >= 0).any() else self._none_pP
+        self._before = float(state["before"])
         self._repeats.load_state_dict({name: tensor.numpy() for name, tensor in state.items()})
 
 

@@ -27,19 +27,23 @@ class Repeats:
 
     def times(self, features_nF: np.ndarray) -> np.ndarray:
         """How often the text of every sample was picked before, float64 [n]."""
-        slots_nP = fingerprints(features_nF)
+        return self._times(fingerprints(features_nF))
+
+    def _times(self, slots_nP: np.ndarray) -> np.ndarray:
         has_n, rows = (slots_nP >= 0).sum(1), np.arange(len(slots_nP))
         counts_nP = np.sort(np.where(slots_nP < 0, np.inf, self._counts_S[slots_nP]), axis=1)
         return (counts_nP[rows, (has_n - 1) // 2] + counts_nP[rows, has_n // 2]) / 2  # the median of those it has
 
-    def take_in(self, slots_pP: np.ndarray) -> None:
-        """Counts the fingerprints of picks."""
+    def take_in(self, slots_pP: np.ndarray) -> float:
+        """Counts the fingerprints of picks; how often these were picked before, in the mean."""
+        before = float(self._times(slots_pP).mean())
         slots, counts = np.unique(slots_pP[slots_pP >= 0], return_counts=True)
         self._counts_S[slots] = np.minimum(self._counts_S[slots] + counts, 255)
         self._taken_in += int(counts.sum())
         if self._taken_in >= SLOTS // 2:
             self._counts_S >>= 1
             self._taken_in //= 2
+        return before
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return {"repeats": self._counts_S, "taken_in": np.array([self._taken_in])}

@@ -150,7 +150,9 @@ def test_when_it_was_switched_off(run, odd_dataset, tmp_path, capsys, on, senten
 def test_shares_of_clusters_are_told_in_parts_of_the_run(tmp_path):
     """Twelve steps in six parts: the mean of two shares, and the loss that was known at the end of them."""
     lines = [
-        {"step": step, "share": [step / 20, 1 - step / 20], "cluster_loss": [5 - step / 10, 4.0]} for step in range(12)
+        {"step": step, "share": [step / 20, 1 - step / 20], "cluster_loss": [5 - step / 10, 4.0]}
+        | {"picked_before": step if step > 2 else None}
+        for step in range(12)
     ]
     (answer,) = shares(RunRecord(tmp_path, {}, training=[{"step": 0, "train_loss": 1.0}, *lines]))
     rows = answer.table.to_pylist()
@@ -158,6 +160,7 @@ def test_shares_of_clusters_are_told_in_parts_of_the_run(tmp_path):
     assert [row["share_1"] for row in rows] == pytest.approx([(n + 0.5) / 20 for n in range(0, 12, 2)])
     assert [row["loss_1"] for row in rows] == pytest.approx([5 - (n + 1) / 10 for n in range(0, 12, 2)])
     assert {row["loss_2"] for row in rows} == {4.0}
+    assert [row["picked_before"] for row in rows] == [None, 3.0, *np.arange(4.5, 12, 2).tolist()]
     assert shares(RunRecord(tmp_path, {}, training=[{"step": 0}])) == []
 
 

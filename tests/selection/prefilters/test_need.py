@@ -200,6 +200,7 @@ def test_text_that_was_picked_makes_way_for_text_that_was_not():
         picked.append(set(ours.rank(features_nF[None], step, lanes=[0]).shortlist(0, 4).tolist()))
         ours.send(features_nF[sorted(picked[-1])][None])
         ours.catch_up()
+        assert ours.findings()["picked_before"] == step // 2
     assert picked[0] | picked[1] == picked[2] | picked[3] == set(range(8))
 
 
@@ -214,11 +215,17 @@ def test_what_is_sent_counts_after_catching_up_and_a_restored_one_goes_on_alike(
         assert (ours.rank(features_nF[None], 1, [0]).worth_gCn == before).all()
         ours.catch_up()
     after = saved.rank(features_nF[None], 1, [0]).worth_gCn
+    assert saved.findings() == restored.findings()
+    assert saved.findings()["picked_before"] == 0
     assert (after < before).any()
     assert (restored.rank(features_nF[None], 1, [0]).worth_gCn == after).all()
     # And nothing is counted twice.
-    restored.catch_up()
-    assert (restored.rank(features_nF[None], 1, [0]).worth_gCn == after).all()
+    again = need()
+    again.load_state_dict(restored.state_dict())
+    for ours in (restored, again):
+        ours.catch_up()
+        assert (ours.rank(features_nF[None], 1, [0]).worth_gCn == after).all()
+        assert ours.findings() == saved.findings()
 
 
 def _three_steps(world, groups):

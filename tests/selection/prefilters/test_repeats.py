@@ -38,7 +38,7 @@ def test_how_often_is_the_median_over_the_fingerprints_that_a_sample_has():
     features, seen = ngram_features(tokens), Repeats()
     slots = fingerprints(features)
     for _ in range(5):
-        seen.take_in(DRAW.choice(slots[slots >= 0], 150, replace=False))
+        seen.take_in(DRAW.choice(slots[slots >= 0], (150, 1), replace=False))
     counts = seen.state_dict()["repeats"]
     medians = [np.median(counts[own[own >= 0]]) for own in slots]
     assert len(set(medians)) > 3

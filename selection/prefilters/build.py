@@ -12,7 +12,7 @@ from .registry import PREFILTERS
 
 
 def build_prefilter(
-    settings: Any, target_nF: np.ndarray, pool_nF: np.ndarray, fresh_pF: np.ndarray, groups: int = 1
+    settings: Any, target_nF: np.ndarray, pool_nF: np.ndarray, fresh_pF: np.ndarray, *, groups: int
 ) -> Prefilter | Matching | SharedFilters | Auto | None:
     """settings: a selection.settings.Selection; None where its choice needs no text.
 

@@ -22,16 +22,16 @@ of it seen by a filter of the other half.
 
 What a candidate is worth to a cluster is 1 if it looks as much like it as that half, and less in proportion as less
 of the cluster's own text looks as little like it. Every time that its text was picked before (ngrams/repeats.py) it is
-worth less, by a factor e after WORN times: text that comes again teaches less, and so the other half gets its turn. Of
-those that are worth the same, the first is taken that was drawn, not the best: batches of the extremes of a cluster
-teach less than its text at random.
+worth less, by a factor e after WORN times: text that comes again teaches less, and the other half gets its turn little
+by little. Of those that are worth the same, the first is taken that was drawn, not the best: batches of the extremes of
+a cluster teach less than its text at random.
 
-Everything is numpy on the host and the same on every rank. Of what was picked, the fingerprints travel, 64 bytes a
-pick, behind the step's own work: picks of step t count from step t + 2 on. Those of scored steps, which the host would
-have to wait for, do not count.
+Everything is numpy on the host and the same on every rank. Of what was picked, the fingerprints travel, 32 bytes a
+pick, behind the step's own work: picks of step t count from step t + 2 on. Those of scored steps, which the device
+makes, are not counted.
 
-Shapes: C clusters, w watched samples of each, g groups of this rank, n candidates drawn a group, k picks, F features,
-B buckets, b fine ones, P fingerprints.
+Shapes: C clusters, w watched samples of each, g groups of this rank, n candidates drawn a group, k picks, K of a step
+over all ranks, F features, B buckets, b fine ones, P fingerprints.
 """
 
 from collections.abc import Sequence
@@ -114,14 +114,15 @@ class SharedFilters:
         # Every cluster's own text, by the filter of its other half.
         seen_by_fold = zip(*(fold.own for fold in folds), strict=True)
         self._own_C = [np.sort(np.concatenate(seen)) for seen in seen_by_fold]
-        self.least_C = np.array([np.quantile(own_n, LEAST) for own_n in self._own_C])
+        self.least_C = np.array([np.quantile(own_n, LEAST, method="lower") for own_n in self._own_C])
         watched = max(1, samples // len(members))
         # Positions among the target samples, [C w], cluster by cluster, each spread evenly over its own.
         self.watched = np.concatenate([m[np.arange(watched) * len(m) // watched] for m in members])
         self._losses: list[np.ndarray] = []
-        self._repeats, self._sent = Repeats(), None
-        self._arrived_pP = self._none_pP = np.full((picks, PRINTS), -1)  # not counted yet
-        self._before = np.nan  # how often the last picks that were counted had been picked before
+        self._repeats, self._picks = Repeats(), picks
+        self._sent: Gathered | None = None
+        self._arrived_KP: np.ndarray | None = None  # and not counted yet
+        self._before: float | None = None  # how often the picks that were counted last had been picked before
         # They learn nothing, so the judge's other witness is all there is to hear, and once.
         self.separation = float(np.mean([fold.separation(self.least_C) for fold in folds]))
         self.trusted = self.separation > SEPARATION[False] or not judged
@@ -135,11 +136,12 @@ class SharedFilters:
 
     def _worth(self, features_nF: np.ndarray, predicted_Cn: np.ndarray) -> np.ndarray:
         """[C, n]: above 0 for what looks like some of a cluster's own text, below for what looks less so than all."""
+        worn_n = self._repeats.times(features_nF) / WORN
         pairs = zip(self._own_C, predicted_Cn, strict=True)
         below_Cn = np.stack([np.searchsorted(own_n, said_n, side="right") / len(own_n) for own_n, said_n in pairs])
-        worth_Cn = np.minimum(below_Cn / LEAST, 1) * np.exp(-self._repeats.times(features_nF) / WORN)
+        worth_Cn = np.minimum(below_Cn / LEAST, 1) * np.exp(-worn_n)
         lowest_C = np.array([own_n[0] for own_n in self._own_C])
-        return np.where(below_Cn > 0, worth_Cn, predicted_Cn - lowest_C[:, None])
+        return np.where(below_Cn > 0, worth_Cn, predicted_Cn - lowest_C[:, None] - worn_n)
 
     def to_watch(self, step: int) -> np.ndarray:
         """Positions among the target samples whose losses are wanted before `step` is taken: [C w], or none."""
@@ -160,20 +162,20 @@ class SharedFilters:
     def settle(self) -> None:
         """Takes in what was sent, without using it yet: the state is then complete, for a checkpoint."""
         if self._sent is not None:
-            self._arrived_pP, self._sent = self._sent.arrived(), None
+            self._arrived_KP, self._sent = self._sent.arrived(), None
+            assert len(self._arrived_KP) == self._picks
 
     def catch_up(self) -> None:
         """Takes in what was sent; rankings from now on are by it."""
         self.settle()
-        if self._arrived_pP is not self._none_pP:
-            self._before, self._arrived_pP = self._repeats.take_in(self._arrived_pP), self._none_pP
+        self._before = None if self._arrived_KP is None else self._repeats.take_in(self._arrived_KP)
+        self._arrived_KP = None
 
     def findings(self) -> dict:
         """For the metrics: every cluster's share of the picks, the loss of its watched samples, how often the text of
-        the last picks that were counted had been picked before, and the separation."""
+        the picks that were counted in this step had been picked before, and the separation."""
         known = self._losses[-1].mean(1).tolist() if self._losses else [None] * len(self.sizes_C)
-        before = None if np.isnan(self._before) else self._before
-        found = {"share": self.shares_C.tolist(), "cluster_loss": known, "picked_before": before}
+        found = {"share": self.shares_C.tolist(), "cluster_loss": known, "picked_before": self._before}
         return found | {"prefilter_separation": self.separation}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -182,15 +184,15 @@ class SharedFilters:
         losses_sCw = np.zeros((self._memory, len(self.sizes_C), len(self.watched) // len(self.sizes_C)))
         losses_sCw[: len(self._losses)] = self._losses if self._losses else 0
         arrays = {"shares": self.shares_C, "losses": losses_sCw, "heard": np.array([len(self._losses)])}
-        arrays |= {"arrived": self._arrived_pP, "before": np.array([self._before])} | self._repeats.state_dict()
+        none_KP = np.full((self._picks, PRINTS), -1, dtype=np.int32)
+        arrays |= {"arrived": none_KP if self._arrived_KP is None else self._arrived_KP} | self._repeats.state_dict()
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         self.shares_C = state["shares"].numpy().copy()
         self._losses = list(state["losses"].numpy()[: int(state["heard"])].copy())
-        arrived_pP = state["arrived"].numpy().copy()
-        self._arrived_pP = arrived_pP if (arrived_pP >= 0).any() else self._none_pP
-        self._before = float(state["before"])
+        arrived_KP = state["arrived"].numpy().copy()
+        self._arrived_KP = arrived_KP if (arrived_KP >= 0).any() else None
         self._repeats.load_state_dict({name: tensor.numpy() for name, tensor in state.items()})
 
 

@@ -70,7 +70,7 @@ class Run:
             groups=2,
             batch=batch,
             target=lambda step: batch(target),
-            prefilter=build_prefilter(settings, *features),
+            prefilter=build_prefilter(settings, *features, groups=2),
         )
         self.config = Config(train=Train(groups=2), selection=settings)
         self.log, self.lanes, self.stop = SelectionLog(folder, rank=0), range(2), StopSignal()

@@ -190,6 +190,23 @@ def test_a_restored_selector_goes_on_as_the_saved_one(changes):
         assert ours.picks.tolist() == theirs.picks.tolist()
         assert torch.equal(ours.loss, theirs.loss)
     assert again.findings() == selector.findings()
+    if again.prefilter:
+        for name, tensor in selector.state_dict()["prefilter"].items():
+            assert torch.equal(again.state_dict()["prefilter"][name], tensor), name
+
+
+@pytest.mark.parametrize(("method", "changes", "steps"), [("need", {}, [0, 1, 2, 3]), ("topk", BY_NEED, [1, 3])])
+def test_need_is_told_the_picks_of_every_step_that_is_not_scored(method, changes, steps):
+    chosen = settings(method, **changes)
+    selector, model, optimizer = build(chosen)
+    told, send = [], selector.prefilter.send
+    selector.prefilter.send = lambda features_gkF: told.append(features_gkF) or send(features_gkF)
+    found = take_steps(selector, model, optimizer, range(4))
+    assert len(told) == len(steps)
+    for features_gkF, step in zip(told, steps, strict=True):
+        for ours_kF, features_nF, choice in zip(features_gkF, drawn(chosen, step)[1], found[step], strict=True):
+            assert (ours_kF == features_nF[choice.picks]).all()
+    assert selector.state_dict()["prefilter"]["repeats"].any()
 
 
 def test_a_prefilter_that_is_not_trusted_rests(monkeypatch):

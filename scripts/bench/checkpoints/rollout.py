@@ -51,15 +51,15 @@ class Sources:
 
 def selector_of(stage: Stage, settings: Selection, targets: np.ndarray) -> Selector:
     """A Selector at a checkpoint, as a run begins it: what it remembers of steps before is not taken up."""
-    held_out, seed = stage.target, stage.config.train.seed
+    held_out, seed, groups = stage.target, stage.config.train.seed, stage.config.train.groups
     prefilter = None
     if settings.prefilter:
-        prefilter = build_prefilter(settings, *known_features(stage.manifest, targets))
+        prefilter = build_prefilter(settings, *known_features(stage.manifest, targets), groups=groups)
     return Selector(
         settings,
         stage.model,
         stage.optimizer,
-        groups=stage.config.train.groups,
+        groups=groups,
         batch=stage.batch,
         target=lambda step: held_out.share(
             target_samples(stage.manifest, seed, step, settings.direction.samples, targets)

@@ -61,7 +61,7 @@ class Rank:
         if settings.prefilter:
             known = np.random.default_rng(0)
             samples = (known.integers(most, size=(KNOWN, T1)) for most in (max(1, V // 2), V, V))
-            prefilter = build_prefilter(settings, *map(ngram_features, samples))
+            prefilter = build_prefilter(settings, *map(ngram_features, samples), groups=groups * world.size)
             self._features_gnF = np.stack([ngram_features(tokens_nT1) for tokens_nT1 in tokens_gnT1])
         self.selector = Selector(
             settings,

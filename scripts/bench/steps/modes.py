@@ -71,7 +71,7 @@ class Bench:
             return self.model(*batch(self.target_nT1[places])).double().numpy()
 
         target_nF, pool_nF = (ngram_features(tokens.numpy()) for tokens in (self.target_nT1, self.pool_nT1))
-        prefilter = build_prefilter(settings, target_nF, pool_nF, pool_nF)
+        prefilter = build_prefilter(settings, target_nF, pool_nF, pool_nF, groups=1)
         parts = {"groups": 1, "batch": batch, "target": target, "watch": watch, "prefilter": prefilter}
         return Selector(settings, self.model, self.optimizer, **parts)
 

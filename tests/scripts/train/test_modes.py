@@ -186,6 +186,9 @@ def test_what_chooses_by_text_chooses_the_same_on_one_and_two_ranks(dataset, tmp
         if "selection__need__every" in mode:
             for (ours,), (theirs,) in zip(measured(one, "share"), measured(two, "share"), strict=True):
                 assert ours == pytest.approx(theirs, rel=1e-9)
+            before = measured(one, "picked_before")
+            assert before == measured(two, "picked_before")
+            assert before[1:] != [(None,)] * 5
 
 
 def test_the_picks_of_a_step_are_logged_in_one_order_where_its_groups_compete(dataset, tmp_path):

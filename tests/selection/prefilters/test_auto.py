@@ -80,6 +80,26 @@ def test_what_is_heard_goes_to_whom_it_is_of():
     assert told["arm"] == "regular"  # the last turn of the trial
 
 
+def test_picks_count_whoever_chose_them():
+    """Plain training's turn begins at step 12."""
+    auto, need = build("auto"), build("need")
+    features = candidates(0)
+    before = auto._shared.rank(features, 12, [0, 1]).worth_gCn
+    for step in range(11, 13):
+        auto.to_watch(step)
+        auto.send(features[:, :4])
+        need.send(features[:, :4])
+        auto.settle()
+        need.catch_up()
+        auto.catch_up()
+    assert auto.findings()["arm"] == "regular"
+    after = auto._shared.rank(features, 12, [0, 1]).worth_gCn
+    assert (after[:, :, :4] < before[:, :, :4]).all()
+    assert (after[:, :, 4:] == before[:, :, 4:]).all()
+    assert (after == need.rank(features, 12, [0, 1]).worth_gCn).all()
+    assert auto.findings()["picked_before"] == 1
+
+
 def test_the_cost_of_watching_is_counted():
     """8 samples forward, a third of a training pass each, every 4 steps of 2 groups of 4 picks."""
     assert build("auto").contest._costs_A.tolist() == pytest.approx([1, 1, 1 + 8 / 3 / 4 / 8])

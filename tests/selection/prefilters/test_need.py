@@ -187,6 +187,9 @@ def test_worth_is_by_its_own_text_and_by_how_often_it_was_picked():
     again = ours.rank(features_nF[None], step=0, lanes=[0])
     assert (again.predicted_gCn == ranking.predicted_gCn).all()
     assert again.worth_gCn[0, 0] == pytest.approx(worth_n * [*[math.exp(-3 / WORN)] * 4, *[1] * 8])
+    ours.send(features_nF[8:][None])
+    ours.catch_up()
+    assert ours.rank(features_nF[None], 0, [0]).worth_gCn[0, 0, 8:] == pytest.approx(worth_n[8:] - 1 / WORN)
 
 
 def test_text_that_was_picked_makes_way_for_text_that_was_not():
@@ -201,6 +204,8 @@ def test_text_that_was_picked_makes_way_for_text_that_was_not():
         ours.send(features_nF[sorted(picked[-1])][None])
         ours.catch_up()
         assert ours.findings()["picked_before"] == step // 2
+        ours.catch_up()
+        assert ours.findings()["picked_before"] is None  # nothing came since
     assert picked[0] | picked[1] == picked[2] | picked[3] == set(range(8))
 
 
@@ -225,7 +230,6 @@ def test_what_is_sent_counts_after_catching_up_and_a_restored_one_goes_on_alike(
     for ours in (restored, again):
         ours.catch_up()
         assert (ours.rank(features_nF[None], 1, [0]).worth_gCn == after).all()
-        assert ours.findings() == saved.findings()
 
 
 def _three_steps(world, groups):
@@ -240,9 +244,9 @@ def _three_steps(world, groups):
 
 def test_every_rank_counts_the_same_at_any_number_of_ranks_in_one_collective_a_step():
     ((alone, _),), several = on_ranks(1, _three_steps, 4), on_ranks(2, _three_steps, 4)
-    assert alone["taken_in"] > 0
+    assert alone["repeats"].any()
     for state, sent in several:
-        assert sent == [("allgather_", 2 * 4 * PRINTS * 8)] * 3  # of a rank's eight picks
+        assert sent == [("allgather_", 2 * 4 * PRINTS * 4)] * 3  # of a rank's eight picks
         for name, tensor in alone.items():
             assert torch.equal(tensor, state[name]), name
 

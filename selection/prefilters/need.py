@@ -2,8 +2,8 @@
 
 The clusters are found among the target samples' words (ngrams/clusters.py). A cluster's filter weighs n-grams as
 `ImportanceWeights` does: its own text against the pool; and beside what words there are, their order (ngrams/order.py).
-What share of the picks it gets is decided by returns. Now and
-then the losses of a few fixed target samples of every cluster are measured, and shares move towards
+What share of the picks it gets is decided by returns. Now and then the losses of a few fixed target samples of every
+cluster are measured, and shares move towards
 
     size of the cluster * fall of its loss over the window / its present share,
 

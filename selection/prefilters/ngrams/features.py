@@ -8,7 +8,7 @@ import numpy as np
 BUCKETS = 1 << 16  # of what travels between ranks and is saved
 _FINE = 4  # bits more
 FINE_BUCKETS = BUCKETS << _FINE  # of what a host keeps for itself: few n-grams share one
-_ODD = [np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)]
+ODD = [np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)]
 
 
 def ngram_features(tokens_nT1: np.ndarray) -> np.ndarray:
@@ -18,17 +18,22 @@ def ngram_features(tokens_nT1: np.ndarray) -> np.ndarray:
     text. Equal n-grams fall into equal buckets on every machine.
     """
     codes_nT1 = tokens_nT1.astype(np.uint64) + np.uint64(1)
-    hashed_nT1 = codes_nT1 * _ODD[0]
-    two = hashed_nT1[:, 1:] + codes_nT1[:, :-1] * _ODD[1]
-    three = two[:, 1:] + codes_nT1[:, :-2] * _ODD[2]
+    hashed_nT1 = codes_nT1 * ODD[0]
+    two = hashed_nT1[:, 1:] + codes_nT1[:, :-1] * ODD[1]
+    three = two[:, 1:] + codes_nT1[:, :-2] * ODD[2]
     return np.concatenate([_bucket(hashed_nT1[:, 1:]), _bucket(two), _bucket(three)], axis=1)
 
 
 def _bucket(codes: np.ndarray) -> np.ndarray:
-    """The upper 20 of 64 mixed bits (the finalizer of splitmix64, Steele et al. 2014)."""
+    """The upper 20 of 64 mixed bits."""
+    return (mixed(codes) >> np.uint64(48 - _FINE)).astype(np.uint32)
+
+
+def mixed(codes: np.ndarray) -> np.ndarray:
+    """Codes whose bits all depend on all bits of the given ones (the finalizer of splitmix64, Steele et al. 2014)."""
     codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (codes >> np.uint64(48 - _FINE)).astype(np.uint32)
+    return codes ^ (codes >> np.uint64(31))
 
 
 def coarse(features: np.ndarray) -> np.ndarray:

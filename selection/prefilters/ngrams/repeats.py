@@ -13,9 +13,10 @@ Shapes: n samples, p picks, F n-grams of a sample, r runs, P fingerprints, S slo
 
 import numpy as np
 
+from .features import ODD, mixed
+
 PRINTS = 8
 SLOTS = 1 << 23
-_ODD = [np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)]
 _NONE = np.uint64(2**64 - 1)
 
 
@@ -58,9 +59,8 @@ def fingerprints(features_nF: np.ndarray) -> np.ndarray:
     trigrams = features_nF[:, 2 * ((features_nF.shape[1] + 1) // 3) :].astype(np.uint64)
     reach = min(6, trigrams.shape[1] - 1)  # nine tokens are three trigrams side by side; of short samples, fewer
     starts, runs = (0, reach // 2, reach), trigrams.shape[1] - reach
-    codes_nr = sum(trigrams[:, start : start + runs] * odd for start, odd in zip(starts, _ODD, strict=True))
-    codes_nr = (codes_nr ^ (codes_nr >> np.uint64(31))) * _ODD[0]
-    codes_nr = np.sort(codes_nr ^ (codes_nr >> np.uint64(29)), axis=1)
+    codes_nr = sum(trigrams[:, start : start + runs] * odd for start, odd in zip(starts, ODD, strict=True))
+    codes_nr = np.sort(mixed(codes_nr), axis=1)
     codes_nr[:, 1:][codes_nr[:, 1:] == codes_nr[:, :-1]] = _NONE
     smallest_nr = np.sort(codes_nr, axis=1)[:, :PRINTS]
     slots_nr = np.where(smallest_nr == _NONE, np.int32(-1), (smallest_nr & np.uint64(SLOTS - 1)).astype(np.int32))

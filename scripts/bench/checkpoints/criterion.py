@@ -5,7 +5,7 @@
 
 A criterion is an arm of a study file: its table `selection`. From every checkpoint, with the optimizer's state and
 learning rate as saved, training goes on for a few steps on the k of 64 candidates that the criterion picks, beside
-steps on random candidates and on each source alone. What counts is the change of the loss on split `val`. Of each
+steps on random candidates and on each source alone. What counts is the change of the loss on a held-out split. Of each
 checkpoint is told, too, how well what the criterion says of some hundred candidates parts the wanted sources from the
 others, and how alike it is when it knows either half of the target text. What is found is kept in a file, and nothing
 is measured twice.
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -30,12 +30,10 @@ from rich.table import Table
 
 from model.world import World
 from pipeline.atomic import write_whole
-from pipeline.dataset.sampling import evaluation_samples
-from scripts.bench.checkpoints.rollout import DRAWN, Sources, of_source, rollout, says, stream_of
+from scripts.bench.checkpoints.rollout import DRAWN, Sources, measure_on, of_source, rollout, says, stream_of
 from scripts.bench.checkpoints.stage import Stage
 from scripts.compare.study import read_study
 from scripts.train.config import Config
-from scripts.train.held_out import HeldOut
 from scripts.train.record import read_run
 from selection.methods import METHODS
 from selection.settings import Selection
@@ -59,8 +57,10 @@ class CriterionOptions:
     """After so many steps the loss is measured."""
     rollouts: int = 3
     """Rollouts from a checkpoint, each on other candidates."""
+    split: Literal["val", "test"] = "val"
+    """What the loss is measured on."""
     samples: int = 128
-    """Samples of split `val` that a loss is the mean of."""
+    """Samples of that split that a loss is the mean of."""
     out: Path | None = None
     """What is found, as JSON Lines; default: RUN/criterion.jsonl."""
 
@@ -127,9 +127,9 @@ class Measurement:
         return Stage(self._config, path, self._world)
 
     def changes(self, path: Path, criterion: Criterion) -> np.ndarray:
-        """[rollouts, steps], what the loss on `val` changed by from the checkpoint on; NaN where text ran out."""
+        """[rollouts, steps], what the loss changed by from the checkpoint on; NaN where text ran out."""
         steps, samples = self._options.steps, self._options.samples
-        asked, found = {"val": samples}, []
+        asked, found = {self._options.split: samples}, []
         before = self._found.measure(path.name, self.criteria[0], None, asked, lambda: self._loss(path))
         for number in range(self._options.rollouts):
             roll = partial(self._rollout, path, criterion, number)
@@ -139,25 +139,25 @@ class Measurement:
 
     def _loss(self, path: Path) -> float:
         stage = self._stage(path)
-        measured = evaluation_samples(stage.manifest, "val", self._options.samples)
-        return HeldOut("val", stage.manifest, self._world).loss(stage.model, measured, DRAWN)
+        return measure_on(stage, self._options.split, self._options.samples)()
 
     def _rollout(self, path: Path, criterion: Criterion, number: int) -> list[float]:
         stage = self._stage(path)
         stream = stream_of(stage, seed=self._config.train.seed + number)
         if criterion.source is not None:
             stream = of_source(stream, self._sources, criterion.source, criterion.settings.picks)
-        return rollout(stage, criterion.settings, stream, self._options.steps, self._options.samples)
+        loss = measure_on(stage, self._options.split, self._options.samples)
+        return rollout(stage, criterion.settings, stream, self._options.steps, loss)
 
     def says(self, path: Path, criterion: Criterion) -> dict:
         said = partial(says, self._stage(path), criterion.settings, self._sources)
         return self._found.measure(path.name, criterion, None, {}, said)
 
 
-def table_of_changes(changes: dict[str, dict[str, np.ndarray]], place: int, steps: int) -> Table:
+def table_of_changes(changes: dict[str, dict[str, np.ndarray]], place: int, steps: int, split: str) -> Table:
     """Changes of the loss after so many steps: of random batches as they are, of the others less those of random ones
     on the same rollout; means over rollouts and their standard errors."""
-    shown = Table(title=f"change of the val loss over {steps} steps: random batches, then others less random")
+    shown = Table(title=f"change of the {split} loss over {steps} steps: random batches, then others less random")
     shown.title_justify, shown.box, shown.padding = "left", box.SIMPLE_HEAD, (0, 1)
     shown.add_column("batches", no_wrap=True)
     stages = list(changes[RANDOM])
@@ -195,7 +195,7 @@ def main(arguments: list[str]) -> int:
     finally:
         world.leave()
     for place, steps in enumerate(options.steps):
-        console.print(table_of_changes(changes, place, steps))
+        console.print(table_of_changes(changes, place, steps, options.split))
     console.print(table_of_says(said))
     for name in next(iter(said.values()), {}):
         console.print(

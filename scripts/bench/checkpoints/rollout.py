@@ -9,7 +9,7 @@ import dataclasses
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -101,12 +101,20 @@ def of_source(stream: Iterator[Candidates], sources: Sources, source: str, picks
             yield candidates._replace(tokens_GnT1=torch.stack(batch).unflatten(0, (groups, picks)), features_GnF=None)
 
 
+def measure_on(stage: Stage, split: str, samples: int) -> Callable[[], float]:
+    """What measures the mean loss of `samples` samples of `split` at the weights of the moment."""
+    held_out, measured = HeldOut(split, stage.manifest, stage.world), evaluation_samples(stage.manifest, split, samples)
+    return lambda: held_out.loss(stage.model, measured, DRAWN)
+
+
 def rollout(
-    stage: Stage, settings: Selection, stream: Iterator[Candidates], steps: tuple[int, ...], samples: int
+    stage: Stage,
+    settings: Selection,
+    stream: Iterator[Candidates],
+    steps: tuple[int, ...],
+    measure: Callable[[], float],
 ) -> list[float]:
-    """The losses on `val` after each of `steps` steps; fewer where the stream ends before."""
-    held_out = HeldOut("val", stage.manifest, stage.world)
-    measured = evaluation_samples(stage.manifest, "val", samples)
+    """What `measure` finds after each of `steps` steps; fewer where the stream ends before."""
     selector = selector_of(stage, settings, targets_of(stage, settings))
     rate, found = stage.optimizer.param_groups[0]["lr"], []
     for number in range(1, max(steps) + 1):
@@ -120,7 +128,7 @@ def rollout(
         stage.update()
         selector.send_scores()
         if number in steps:
-            found.append(held_out.loss(stage.model, measured, 2 * settings.picks))
+            found.append(measure())
     return found
 
 

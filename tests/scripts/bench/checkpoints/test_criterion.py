@@ -13,7 +13,7 @@ from model.world import World
 from pipeline.dataset.sampling import evaluation_samples
 from scripts.bench.__main__ import main
 from scripts.bench.checkpoints.criterion import RANDOM, Criterion, Found, table_of_changes, table_of_sources
-from scripts.bench.checkpoints.rollout import DRAWN, Sources, of_source, rollout, says, stream_of
+from scripts.bench.checkpoints.rollout import DRAWN, Sources, measure_on, of_source, rollout, says, stream_of
 from scripts.bench.checkpoints.stage import Stage
 from scripts.train.held_out import HeldOut
 from scripts.train.options import read_config
@@ -39,9 +39,9 @@ def stage(folder):
     world.leave()
 
 
-def val_loss(stage: Stage) -> float:
-    samples = evaluation_samples(stage.manifest, "val", SAMPLES)
-    return HeldOut("val", stage.manifest, stage.world).loss(stage.model, samples, 4)
+def loss_on(stage: Stage, split: str) -> float:
+    samples = evaluation_samples(stage.manifest, split, SAMPLES)
+    return HeldOut(split, stage.manifest, stage.world).loss(stage.model, samples, 4)
 
 
 def importance(manifest, targets: np.ndarray) -> ImportanceWeights:
@@ -51,11 +51,11 @@ def importance(manifest, targets: np.ndarray) -> ImportanceWeights:
 
 def test_random_batches_are_steps_of_plain_training(stage):
     ours, by_hand = stage(), stage()
-    found = rollout(ours, PLAIN, stream_of(ours, seed=3), (1, 3), SAMPLES)
+    found = rollout(ours, PLAIN, stream_of(ours, seed=3), (1, 3), measure_on(ours, "val", SAMPLES))
     expected = []
     for candidates in islice(stream_of(by_hand, seed=3), 3):
         by_hand.advance(candidates._replace(tokens_GnT1=candidates.tokens_GnT1[:, :K]))
-        expected.append(val_loss(by_hand))
+        expected.append(loss_on(by_hand, "val"))
     assert found == pytest.approx([expected[0], expected[2]], rel=1e-6)
     assert found[0] != pytest.approx(found[1], rel=1e-4)
 
@@ -64,14 +64,14 @@ def test_a_criterion_trains_on_its_picks(stage):
     """By importance: the k best of each group by hand."""
     settings = replaced(replaced(PLAIN, "method", "importance"), "candidates", DRAWN)
     ours, by_hand = stage(), stage()
-    found = rollout(ours, settings, stream_of(ours, seed=3), (2,), SAMPLES)
+    found = rollout(ours, settings, stream_of(ours, seed=3), (2,), measure_on(ours, "test", SAMPLES))
     targets = evaluation_samples(by_hand.manifest, "target", 10**6)
     weights = importance(by_hand.manifest, targets)
     for candidates in islice(stream_of(by_hand, seed=3), 2):
         best = [np.argsort(-weights.predict(f), kind="stable")[:K] for f in candidates.features_GnF]
         picked = [tokens[order] for tokens, order in zip(candidates.tokens_GnT1, best, strict=True)]
         by_hand.advance(candidates._replace(tokens_GnT1=torch.stack(picked)))
-    assert found == pytest.approx([val_loss(by_hand)], rel=1e-6)
+    assert found == pytest.approx([loss_on(by_hand, "test")], rel=1e-6)
 
 
 def test_batches_of_one_source_are_of_that_alone(stage):
@@ -155,7 +155,7 @@ def test_changes_are_told_against_random_batches_of_the_same_rollout():
     }
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(table_of_changes(changes, 0, 24))
+        console.print(table_of_changes(changes, 0, 24, "val"))
     lines = [line.split() for line in shown.get().splitlines()]
     assert ["random", "+0.200", "±0.100"] in lines
     assert ["ours", "-0.150", "±0.050"] in lines

@@ -131,7 +131,7 @@ def refuse_mixed(devices: list[str]) -> None:
 
 
 def meet(store: dist.Store, rank: int, size: int, timeout: timedelta, word: str) -> tuple[dist.Store, list[str]]:
-    """(a store that only these processes use, the word of every rank), once all ranks are there.
+    """(a store that only these processes use, the word of every rank), once all ranks are there and know it.
 
     torchrun's is one for all attempts of a run: after a restart a rank would find the address of a dead one there and
     wait for it. So rank 0 opens a room of a new name, and a rank is in when the list of who came has its own new name.
@@ -146,6 +146,11 @@ def meet(store: dist.Store, rank: int, size: int, timeout: timedelta, word: str)
         store.set(f"{room}/{rank}", json.dumps([name, word]))
         came = json.loads(store.get(f"{room}/all")) if store.check([f"{room}/all"]) else []
         if [name, word] in came:
+            # The store may live in rank 0, which an error may end next: not before the others have read what they need.
+            if rank == 0:
+                store.wait([f"{name}/{other}/in" for other in range(1, size)])
+            else:
+                store.set(f"{room}/{rank}/in", "")
             return dist.PrefixStore(room, store), [word for _, word in came]
         time.sleep(0.05)  # not all are there; or the room is of an attempt before, and rank 0 has not opened its own
     raise TimeoutError(f"rank {rank} of {size} waited {timeout} for the others")

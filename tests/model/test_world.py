@@ -1,7 +1,9 @@
 """How the ranks of a run find each other, and what they compute on."""
 
+import json
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -42,6 +44,20 @@ def test_ranks_of_a_restarted_run_read_nothing_of_the_attempts_before():
         written = [address for address, _, _ in found]
         assert [read for _, read, _ in found] == [written] * size
         assert [words for _, _, words in found] == [[f"word of {rank}" for rank in range(size)]] * size
+
+
+def test_rank_0_stays_until_the_others_know_who_came():
+    """The store may live in it, so an error that it meets next must not end it before."""
+    store = dist.HashStore()
+    with ThreadPoolExecutor(1) as ranks:
+        first = ranks.submit(meet, store, 0, 2, SOON, "cpu")
+        room = store.get("room").decode()
+        store.set(f"{room}/1", json.dumps(["of rank 1", "cuda"]))
+        assert [word for _, word in json.loads(store.get(f"{room}/all"))] == ["cpu", "cuda"]
+        time.sleep(0.2)
+        assert not first.done()
+        store.set(f"{room}/1/in", "")
+        assert first.result()[1] == ["cpu", "cuda"]
 
 
 @pytest.fixture

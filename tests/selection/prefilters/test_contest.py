@@ -79,47 +79,23 @@ def test_noise_changes_nobody():
     assert one.incumbent == 2
 
 
-def test_who_is_far_behind_has_one_block_sits_out_the_next_trial_and_comes_back_after_it():
+def test_who_is_clearly_behind_sits_out_the_next_trial_and_comes_back_after_it():
     one = contest(costs_A=np.ones(3))
-    falls = [0.005, 0.010, 0.010]
-    first, losses_w = play(one, range(22), falls, np.full(WATCHED, 5.0), noise=0.01)
-    assert first[12:] == list(np.repeat([0, 1, 2, 2, 1], 2))
-    assert one.watches_at(22)
-    second, losses_w = play(one, range(22, 22 + 96 + 16), falls, losses_w, noise=0.01)
-    assert one.falls_A == pytest.approx(falls, rel=0.02)
-    assert one.lead == pytest.approx(2, rel=0.02)
+    arms, losses_w = play(one, range(24), [0.005, 0.010, 0.010], np.full(WATCHED, 5.0), noise=0.01)
+    second, losses_w = play(one, range(24, 24 + 96 + 16), [0.005, 0.010, 0.010], losses_w, noise=0.01)
     assert second == [2] * 96 + list(np.repeat([1, 2, 2, 1], 4))
-    third, _ = play(one, range(134, 134 + 192 + 40), falls, losses_w, noise=0.01)
-    assert third[192:] == list(np.repeat([0, 1, 2, 2, 1], 8))
+    third, _ = play(one, range(136, 136 + 192 + 48), [0.005, 0.010, 0.010], losses_w, noise=0.01)
+    assert third[192:] == list(np.repeat([0, 1, 2, 2, 1, 0], 8))
 
 
-def test_who_is_behind_but_not_far_is_heard_twice():
-    """By 3.0 standard errors in the first round, and by 4.1 in both."""
-    one = contest(costs_A=np.ones(3))
-    arms, losses_w = play(one, range(24), [0.008, 0.010, 0.010], np.full(WATCHED, 5.0), noise=0.2)
-    assert arms[12:] == [0, 0, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0]
-    after, _ = play(one, range(24, 24 + 96 + 16), [0.008, 0.010, 0.010], losses_w, noise=0.01)
-    assert 0 not in after
-
-
-def test_the_one_in_charge_comes_last_and_its_lead_is_over_the_rounds_that_both_had():
-    one = contest(costs_A=np.ones(3), first=1)
-    arms, _ = play(one, range(23), [0.005, 0.010, 0.010], np.full(WATCHED, 5.0), trend=0.02, noise=0.001)
-    assert arms[12:22] == list(np.repeat([0, 2, 1, 1, 2], 2))
-    assert one.lead == pytest.approx(2 * (1 - 0.02 * 16.5) / (1 - 0.02 * 12.5), rel=0.002)
-    assert one.falls_A[1] == pytest.approx(0.010 * (1 - 0.02 * 17.5), rel=0.002)
-
-
-@pytest.mark.parametrize("after", [17, 20], ids=["first-round", "second-round"])
-def test_a_restored_one_goes_on_as_the_saved_one(after):
-    """Saved within the trial, before the decision; who has left the second round has left it."""
+def test_a_restored_one_goes_on_as_the_saved_one():
+    """Saved within the trial, before the decision."""
     falls, losses_w = [0.01, 0.03, 0.02], np.full(WATCHED, 5.0)
     saved, restored = contest(), contest()
-    _, losses_w = play(saved, range(after), falls, losses_w)
+    _, losses_w = play(saved, range(17), falls, losses_w)
     restored.load_state_dict(saved.state_dict())
-    first, _ = play(saved, range(after, 200), falls, losses_w)
-    assert first[22 - after] == 1
-    assert play(restored, range(after, 200), falls, losses_w)[0] == first
+    first, _ = play(saved, range(17, 200), falls, losses_w)
+    assert play(restored, range(17, 200), falls, losses_w)[0] == first
     assert saved.incumbent == restored.incumbent == 1
     assert (saved.lead, saved.lead_error) == (restored.lead, restored.lead_error)
 

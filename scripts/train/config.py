@@ -9,7 +9,7 @@ from typing import Literal
 
 from model.settings import Model
 from pipeline.dataset.remote import Mirror, is_remote
-from selection.settings import Selection
+from selection.settings import Selection, keys, read_by
 
 MOST_PICKS = 1 << 15  # whose places in one order the log's int16 can tell
 
@@ -128,13 +128,17 @@ class Config:
         return dataclasses.asdict(self)
 
     def differences(self, saved: dict, may_change: Set[str] | None = None) -> list[str]:
-        """What differs from `saved` and may not (by default, in a run that is resumed), as 'key was A, is B'."""
+        """What differs from `saved` and may not (by default, in a run that is resumed), as 'key was A, is B'.
+
+        Keys of the selection that nothing reads do not count: they may have had another default then.
+        """
         may_change = MAY_CHANGE if may_change is None else may_change
+        unread = {f"selection.{key}" for key in keys(self.selection).keys() - read_by(self.selection)}
         now, before = flat(self.as_dict()), flat(saved)
         return [
             f"{name} was {before.get(name)}, is {value}"
             for name, value in now.items()
-            if name not in may_change | {"out"} and before.get(name) != value
+            if name not in may_change | unread | {"out"} and before.get(name) != value
         ]
 
 

@@ -5,7 +5,9 @@ import shutil
 import pytest
 
 from scripts.train.__main__ import main
+from scripts.train.config import Config
 from selection.methods import METHODS
+from selection.settings import Selection
 from tests.helpers.runs import DRAWN, options, run
 
 
@@ -98,3 +100,13 @@ def test_a_resume_with_other_settings_names_them(dataset, tmp_path, capsys):
     folder = run(dataset, tmp_path / "run")
     told = _refused(options(dataset, folder, train__resume="yes", train__seed=5, selection__picks=3), capsys)
     assert "train.seed was 0, is 5; selection.picks was 2, is 3" in told
+
+
+def test_a_default_that_changed_does_not_count_where_nothing_reads_it():
+    chosen = Config(selection=Selection(method="auto"))
+    saved = chosen.as_dict()
+    saved["selection"]["auto"]["block"] += 1
+    assert chosen.differences(saved) == ["selection.auto.block was 5, is 4"]
+    plain = Config(selection=Selection(method="regular"))
+    saved["selection"]["method"] = "regular"
+    assert plain.differences(saved) == []

@@ -105,7 +105,7 @@ class NeedSettings:
 class AutoSettings:
     """Turns of plain training, the static filter and the filter for every cluster, until one is ahead."""
 
-    block: int = 4
+    block: int = 2
     """Steps of a turn in the first trial; they double from trial to trial."""
 
 

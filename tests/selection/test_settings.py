@@ -35,7 +35,7 @@ OTHER = {
     "need.samples": 8,
     "need.every": 2,
     "need.window": 48,
-    "auto.block": 2,
+    "auto.block": 3,
     "amortise.drawn": 20,
     "amortise.every": 2,
     "amortise.by": "importance",

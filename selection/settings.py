@@ -106,7 +106,7 @@ class AutoSettings:
     """Turns of plain training, the static filter and the filter for every cluster, until one is ahead."""
 
     block: int = 2
-    """Steps of a turn in the first trial; they double from trial to trial."""
+    """Steps of a block in the first trial; they double from trial to trial."""
 
 
 @dataclass(frozen=True)

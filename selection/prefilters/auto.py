@@ -20,7 +20,7 @@ NEED = ARMS.index("need")
 
 
 class Auto:
-    """single, shared: the two filters. targets: how many target samples there are. block: steps of a turn in the first
+    """single, shared: the two filters. targets: how many target samples there are. block: steps of a block in the first
     trial. watching: what the losses that `need` watches cost it a step, in units of a step of plain training."""
 
     learns_from = "picks"

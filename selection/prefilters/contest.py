@@ -3,16 +3,19 @@
 A score says what one step does, and is often wrong about many; so what is compared here is the fall itself, of a few
 fixed target samples' losses over blocks of steps, divided by what a step costs. A cycle is
 
-    hold   the arm in charge goes on
     trial  every arm has four blocks, in rounds that go through an order and its reverse in turn, so that a trend of
            the falls cancels
     and the decision
+    hold   the arm in charge goes on
 
 A challenger takes over if it is ahead by SURE standard errors of the difference. Two errors add up. One is of the few
 samples that are watched; the falls are paired, so what differs between samples cancels. The other is of the steps: what
 a block happens to do, it does to all samples alike, and only blocks of one arm that differ tell how much that is. An
 arm that is behind by as much sits out the next trial. Every cycle has blocks twice as long as the one before: late in a
 run a block brings little, and more steps are needed to tell.
+
+Blocks of a worse arm do not only bring less, they undo some of what the better one did. So the first trial is at the
+very beginning, where the learning rate is still low.
 
 Everything is numpy on the host and the same on every rank; nothing depends on the clock.
 
@@ -22,7 +25,7 @@ Shapes: A arms, b borders of a trial's blocks, w watched samples.
 import numpy as np
 
 ROUNDS = 4
-HOLD = (1, 4)  # trials that a hold lasts as long as: the first one, those after
+HOLD = 4  # trials that a hold lasts as long as
 SURE = 2.4  # standard errors: 95 % of Student's t with the 8 degrees of freedom of three arms; of two, with 5, 94 %
 
 
@@ -32,7 +35,7 @@ class Contest:
 
     def __init__(self, costs_A: np.ndarray, first: int, block: int, watched: int):
         self._costs_A, self._arms = costs_A, len(costs_A)
-        self.incumbent, self._begun, self._block, self._hold = first, 0, block, HOLD[0] * ROUNDS * self._arms * block
+        self.incumbent, self._starts, self._block = first, 0, block  # step at which the trial starts
         self._trial = list(range(self._arms))
         self._losses_bw = np.full((ROUNDS * self._arms + 1, watched), np.nan)
         self.falls_A = np.full(self._arms, np.nan)  # a step, in the last trial that an arm took part in
@@ -40,7 +43,7 @@ class Contest:
 
     def arm_at(self, step: int) -> int:
         """Which arm chooses at `step`, of this cycle or the one after it."""
-        block = (step - self._begun - self._hold) // self._block
+        block = (step - self._starts) // self._block
         turns = self._turns()
         return turns[block] if 0 <= block < len(turns) else self.incumbent
 
@@ -49,17 +52,17 @@ class Contest:
 
     def watches_at(self, step: int) -> bool:
         """Whether the watched samples' losses are wanted before `step` is taken: at the borders of blocks."""
-        border, rest = divmod(step - self._begun - self._hold, self._block)
+        border, rest = divmod(step - self._starts, self._block)
         return rest == 0 and 0 <= border <= len(self._turns())
 
     def hear(self, step: int, losses_w: np.ndarray) -> None:
         """Takes in the losses before `step`, and decides after the last block."""
-        border = (step - self._begun - self._hold) // self._block
+        border = (step - self._starts) // self._block
         self._losses_bw[border] = losses_w
         if border == len(self._turns()):
             self._decide()
-            self._begun, self._block = step, 2 * self._block
-            self._hold = HOLD[1] * ROUNDS * self._arms * self._block
+            self._block *= 2
+            self._starts = step + HOLD * ROUNDS * self._arms * self._block
 
     def _decide(self) -> None:
         order = np.array(self._turns())
@@ -85,12 +88,12 @@ class Contest:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         entered = np.isin(np.arange(self._arms), self._trial)
-        whole = np.array([self.incumbent, self._begun, self._block, self._hold])
+        whole = np.array([self.incumbent, self._starts, self._block])
         found = np.array([self.lead, self.lead_error, *self.falls_A])
         return {"contest": whole, "entered": entered.astype(np.int64), "found": found, "borders": self._losses_bw}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        self.incumbent, self._begun, self._block, self._hold = state["contest"].tolist()
+        self.incumbent, self._starts, self._block = state["contest"].tolist()
         self._trial = np.flatnonzero(state["entered"]).tolist()
         (self.lead, self.lead_error), self.falls_A = state["found"][:2].tolist(), state["found"][2:].copy()
         self._losses_bw = state["borders"].copy()

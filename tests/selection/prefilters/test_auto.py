@@ -41,7 +41,7 @@ def test_every_arm_chooses_as_the_method_of_its_name():
     auto, importance, need = build("auto"), build("importance"), build("need")
     auto._single.trusted, importance.trusted = False, True  # its own judge is not asked
     seen = set()
-    for step in range(48):
+    for step in range(24):
         assert not len(auto.to_watch(step)) or step % 2 == 0
         found, features = auto.rank(candidates(step), step, [0, 1]), candidates(step)
         arm = ARMS[auto.contest.arm_at(step)]
@@ -57,10 +57,10 @@ def test_those_who_judge_are_not_those_whose_losses_the_shares_follow():
     auto = build("auto")
     assert len(auto.judges) == 8
     assert not set(auto.judges) & set(build("need").watched)
-    assert auto.to_watch(0).tolist() == build("need").watched.tolist()  # in the hold, need's alone
-    assert auto.to_watch(24).tolist() == auto.judges.tolist()  # plain training's turn begins
-    assert auto.to_watch(28).tolist() == [*auto.judges, *build("need").watched]  # need's turn begins
-    assert auto.to_watch(32).tolist() == auto.judges.tolist()
+    assert auto.to_watch(40).tolist() == build("need").watched.tolist()  # in the hold, need's alone
+    assert auto.to_watch(0).tolist() == auto.judges.tolist()  # plain training's turn begins
+    assert auto.to_watch(4).tolist() == [*auto.judges, *build("need").watched]  # need's turn begins
+    assert auto.to_watch(8).tolist() == auto.judges.tolist()
 
 
 def test_few_target_samples_judge_and_are_followed():
@@ -70,7 +70,7 @@ def test_few_target_samples_judge_and_are_followed():
 def test_what_is_heard_goes_to_whom_it_is_of():
     auto, need = build("auto"), build("need")
     need.trusted = True
-    for step in range(48):
+    for step in range(24):
         if len(places := auto.to_watch(step)):
             auto.hear(step, 5 - 0.01 * step - 0.001 * places)
         if len(places := need.to_watch(step)) and ARMS[auto.contest.arm_at(step)] == "need":
@@ -81,11 +81,11 @@ def test_what_is_heard_goes_to_whom_it_is_of():
 
 
 def test_picks_count_whoever_chose_them():
-    """Plain training's turn begins at step 24."""
+    """Plain training's second turn is of steps 10 and 11."""
     auto, need = build("auto"), build("need")
     features = candidates(0)
-    before = auto._shared.rank(features, 24, [0, 1]).worth_gCn
-    for step in range(23, 25):
+    before = auto._shared.rank(features, 11, [0, 1]).worth_gCn
+    for step in range(10, 12):
         auto.to_watch(step)
         auto.send(features[:, :4])
         need.send(features[:, :4])
@@ -93,10 +93,10 @@ def test_picks_count_whoever_chose_them():
         need.catch_up()
         auto.catch_up()
     assert auto.findings()["arm"] == "regular"
-    after = auto._shared.rank(features, 24, [0, 1]).worth_gCn
+    after = auto._shared.rank(features, 11, [0, 1]).worth_gCn
     assert (after[:, :, :4] < before[:, :, :4]).all()
     assert (after[:, :, 4:] == before[:, :, 4:]).all()
-    assert (after == need.rank(features, 24, [0, 1]).worth_gCn).all()
+    assert (after == need.rank(features, 11, [0, 1]).worth_gCn).all()
     assert auto.findings()["picked_before"] == 1
 
 
@@ -125,9 +125,9 @@ def test_a_restored_one_goes_on_as_the_saved_one():
                 auto.hear(step, 6 - 0.02 * step - 0.01 * np.sin(places + step))
         return auto.findings()
 
-    live(saved, range(30))
+    live(saved, range(15))
     restored.load_state_dict(saved.state_dict())
-    assert live(saved, range(30, 100)) == live(restored, range(30, 100))
+    assert live(saved, range(15, 200)) == live(restored, range(15, 200))
 
 
 @pytest.mark.parametrize("method", ["importance", "need", "auto"])
@@ -136,6 +136,6 @@ def test_a_judge_that_is_overruled_does_not_count(method):
     assert not build(method, **alike).trusted
     overruled = build(method, **alike, when="always")
     assert overruled.trusted
-    assert overruled.rank(candidates(0), 0, [0, 1]).trusted
+    assert overruled.rank(candidates(4), 4, [0, 1]).trusted  # of auto's arms it is the turn of need
     overruled.catch_up()
     assert overruled.trusted

@@ -42,8 +42,8 @@ OTHER = {
     "amortise.explore": 0.75,
 }
 AMORTISED = {"amortise.drawn": 12}
-# So that a few steps hear of the shares, and see all turns of a trial.
-OFTEN = {"need": {"need.every": 1, "need.window": 4}, "auto": {"need.every": 1, "need.window": 4, "auto.block": 1}}
+# So that a few steps hear of the shares, and see a turn of each arm.
+OFTEN = {"need": {"need.every": 1, "need.window": 4}, "auto": {"need.every": 1, "need.window": 4, "auto.block": 4}}
 BASES = [
     *((method, OFTEN.get(method, {})) for method in METHODS),
     *((name, AMORTISED) for name, method in METHODS.items() if method.passes != "none"),

@@ -36,7 +36,7 @@ def machine(ranks: int) -> str:
     threads = int(os.environ.get("OMP_NUM_THREADS", 1)) if ranks > 1 else torch.get_num_threads()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{_processor()}, {cores} cores, {device}; {ranks} {_plural(ranks, 'rank')} of {threads} "
+        f"{_processor()}, {cores} {_plural(cores, 'core')}, {device}; {ranks} {_plural(ranks, 'rank')} of {threads} "
         f"{_plural(threads, 'thread')}; torch {torch.__version__}, Python {platform.python_version()}"
     )
 

@@ -227,10 +227,15 @@ def read_by(settings: Selection) -> frozenset[str]:
     return read | METHODS["need"].reads if settings.amortise.by == "need" else read
 
 
+def idle(settings: Selection) -> set[str]:
+    """The keys that nothing reads under these settings, at their defaults or not."""
+    return keys().keys() - read_by(settings)
+
+
 def unread(settings: Selection) -> dict[str, Any]:
     """Keys that are not at their defaults, and that nothing reads."""
-    defaults, read = keys(), read_by(settings)
-    return {key: value for key, value in keys(settings).items() if key not in read and value != defaults[key]}
+    defaults, given = keys(), keys(settings)
+    return {key: given[key] for key in given if key in idle(settings) and given[key] != defaults[key]}
 
 
 def why_unread(settings: Selection, key: str) -> str:

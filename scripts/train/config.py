@@ -9,7 +9,7 @@ from typing import Literal
 
 from model.settings import Model
 from pipeline.dataset.remote import Mirror, is_remote
-from selection.settings import Selection, keys, read_by
+from selection.settings import Selection, idle
 
 MOST_PICKS = 1 << 15  # whose places in one order the log's int16 can tell
 
@@ -133,7 +133,7 @@ class Config:
         Keys of the selection that nothing reads do not count: they may have had another default then.
         """
         may_change = MAY_CHANGE if may_change is None else may_change
-        unread = {f"selection.{key}" for key in keys(self.selection).keys() - read_by(self.selection)}
+        unread = {f"selection.{key}" for key in idle(self.selection)}
         now, before = flat(self.as_dict()), flat(saved)
         return [
             f"{name} was {before.get(name)}, is {value}"

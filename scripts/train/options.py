@@ -13,7 +13,7 @@ import tyro
 
 from model.settings import SHAPE, Model
 from scripts.train.config import Config, flat
-from selection.settings import keys, read_by, unread, why_unread, without_unread
+from selection.settings import idle, unread, why_unread, without_unread
 
 # Tables of a config file that set nothing: a run's own facts, and what scripts.compare reads.
 NO_SETTINGS = ("run", "compare", "arms")
@@ -130,7 +130,7 @@ def to_toml(config: Config, run: dict[str, str | int]) -> str:
     Without the keys of the selection that nothing reads: another default of theirs would make them look chosen.
     """
     known = config.as_dict()
-    for key in keys(config.selection).keys() - read_by(config.selection):
+    for key in idle(config.selection):
         *sections, name = key.split(".")
         del reduce(dict.__getitem__, sections, known["selection"])[name]
     return "\n".join(_lines({**known, "run": run})) + "\n"

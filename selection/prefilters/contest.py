@@ -35,7 +35,8 @@ class Contest:
 
     def __init__(self, costs_A: np.ndarray, first: int, block: int, watched: int):
         self._costs_A, self._arms = costs_A, len(costs_A)
-        self.incumbent, self._starts, self._block = first, 0, block  # step at which the trial starts
+        self.incumbent, self._block = first, block
+        self._starts = 0  # the step that the trial begins with, or began with
         self._trial = list(range(self._arms))
         self._losses_bw = np.full((ROUNDS * self._arms + 1, watched), np.nan)
         self.falls_A = np.full(self._arms, np.nan)  # a step, in the last trial that an arm took part in

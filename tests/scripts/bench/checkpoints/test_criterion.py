@@ -192,6 +192,14 @@ def test_the_command_goes_on_where_it_was(folder, tmp_path, capsys):
     assert main([*words, "--no-each-source"]) == 0
     assert "only noise" not in capsys.readouterr().out
     assert (tmp_path / "found.jsonl").read_text() == lines
+    assert main([*words, "--no-each-source", "--split", "test"]) == 0
+    assert "change of the test loss over 2 steps" in capsys.readouterr().out
+    added = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().removeprefix(lines).splitlines()]
+    (before,) = (line for line in added if line["rollout"] is None and line["checkpoint"] == "step-00000004")
+    world = World.join()
+    stage = Stage(read_config(folder / "config.toml"), folder / "checkpoints" / "step-00000004", world)
+    assert before["found"] == pytest.approx(loss_on(stage, "test"), rel=1e-6)
+    world.leave()
     study.write_text(study.read_text().replace("64", "65"))
     assert main(words) == 2
     assert "arm filter draws more than 64 candidates" in capsys.readouterr().err
